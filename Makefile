@@ -1,0 +1,43 @@
+# eventsrc: PGXS build.
+#   make            build against the PostgreSQL that PG_CONFIG names
+#   make install    install into it
+#   make demo       the tour: builds, starts a throw-away server, plays the story
+#   make test       everything on the machine's own PostgreSQL
+#   make matrix     the same on PostgreSQL 17, 18 and an assertion-enabled 18
+
+EXTENSION  = eventsrc
+EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" eventsrc.control)
+MODULE_big = eventsrc
+
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
+
+# The extension script is joined from one file a capability, in this order.
+SQL_PARTS = schema append_only store append read state worker relay
+DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
+DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)
+EXTRA_CLEAN = $(DATA_built)
+
+PG_CPPFLAGS = -Isrc
+# Warnings are errors with WERROR=1 (CI); the three exceptions are the server headers' own noise.
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
+	-Wno-cast-function-type -Wno-declaration-after-statement $(if $(WERROR),-Werror)
+SHLIB_LINK = -lrdkafka
+
+REGRESS = $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test --load-extension=eventsrc
+ISOLATION = $(sort $(patsubst test/specs/%.spec,%,$(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test --load-extension=eventsrc
+TAP_TESTS = 0
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+all: sql/$(EXTENSION)--$(EXTVERSION).sql
+
+sql/$(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS:%=sql/%.sql) eventsrc.control Makefile
+	{ echo '\echo Use "CREATE EXTENSION eventsrc" to load this file. \quit'; \
+	  for part in $(SQL_PARTS); do echo; echo "-- $$part"; cat sql/$$part.sql; done; } > $@
+
+# Every object depends on every header: the tree is small.
+$(OBJS): $(wildcard src/*.h src/*/*.h)

@@ -1,0 +1,87 @@
+/*
+ * eventsrc.c
+ *		The map of eventsrc: settings, hooks, and what is set up where.
+ *
+ *		store/	 tables: the append_only access method, stores, partitions, positions
+ *		append/	 es_append() and its family, the trigger behind INSERT and COPY
+ *		read/	 es_read_stream(), es_read_all()
+ *		state/	 reducers, es_state(), snapshots
+ *		worker/  launcher and one worker a database
+ *		relay/	 foreign servers, relays, brokers
+ */
+#include "eventsrc.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+PG_MODULE_MAGIC;
+
+char	   *es_setting_store = NULL;
+char	   *es_setting_user_id = NULL;
+char	   *es_setting_correlation_id = NULL;
+char	   *es_setting_causation_id = NULL;
+char	   *es_setting_traceparent = NULL;
+int			es_setting_max_databases = 64;
+int			es_setting_max_relays = 64;
+int			es_setting_partitions_ahead = 2;
+
+void		_PG_init(void);
+
+/*
+ * define_settings declares the eventsrc.* settings.
+ */
+static void
+define_settings(void)
+{
+	DefineCustomStringVariable("eventsrc.store",
+							   "Store that functions use when none is named.",
+							   NULL, &es_setting_store, "es",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("eventsrc.user_id",
+							   "User on whose behalf events are appended; empty means session_user.",
+							   NULL, &es_setting_user_id, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("eventsrc.correlation_id",
+							   "Correlation id of the events that are appended.",
+							   NULL, &es_setting_correlation_id, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("eventsrc.causation_id",
+							   "Id of the event or command that causes the events that are appended.",
+							   NULL, &es_setting_causation_id, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("eventsrc.traceparent",
+							   "W3C trace context of the events that are appended.",
+							   NULL, &es_setting_traceparent, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eventsrc.max_databases",
+							"Databases of the cluster that can use eventsrc.",
+							NULL, &es_setting_max_databases, 64, 1, 10000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eventsrc.max_relays",
+							"Relays of the cluster that can run at once.",
+							NULL, &es_setting_max_relays, 64, 1, 10000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eventsrc.partitions_ahead",
+							"Months for which partitions are made in advance.",
+							NULL, &es_setting_partitions_ahead, 2, 0, 120,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("eventsrc");
+}
+
+/*
+ * _PG_init sets eventsrc up in the postmaster.  Everything depends on shared
+ * memory, so there is no other way to load the library.
+ */
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		ereport(ERROR,
+				(errcode(ERRCODE_ES_NOT_RUNNING),
+				 errmsg("eventsrc must be loaded by shared_preload_libraries"),
+				 errdetail("The order of events is kept in shared memory, which is set up when the server starts."),
+				 errhint("Add to postgresql.conf the line  shared_preload_libraries = 'eventsrc'  (after a comma if libraries stand there already) and restart the server.")));
+
+	define_settings();
+}

@@ -1,0 +1,50 @@
+/*
+ * position.h
+ *		Global positions and the safe position, in shared memory.
+ *
+ * One entry a database holds the highest position given out ("head") and what
+ * the sequence eventsrc.position has durably reserved.  One slot a backend
+ * holds, while its transaction has positions that are not decided, a number
+ * that all of them exceed.  The safe position is the minimum of the head and
+ * the slots; every event at or below it is committed and visible to any
+ * snapshot taken afterwards, or will never exist.
+ */
+#ifndef EVENTSRC_POSITION_H
+#define EVENTSRC_POSITION_H
+
+#include "eventsrc.h"
+
+#include "datatype/timestamp.h"
+#include "storage/condition_variable.h"
+#include "storage/spin.h"
+#include "port/atomics.h"
+
+typedef struct EsDatabase
+{
+	Oid			dboid;			/* InvalidOid: entry is free */
+	Oid			sequence;		/* eventsrc.position of that database */
+	pg_atomic_uint64 head;		/* highest position given out */
+	pg_atomic_uint64 reserved;	/* the sequence stands here, durably */
+	ConditionVariable moved;	/* broadcast when an appender's slot clears */
+	pg_atomic_uint64 moves;		/* counts those broadcasts */
+
+	/* partition maintenance asked of the database's worker */
+	pg_atomic_uint64 maintenance_asked;
+	pg_atomic_uint64 maintenance_done;
+	ConditionVariable maintained;
+} EsDatabase;
+
+extern void es_position_request_shmem(void);	/* shmem_request_hook */
+extern void es_position_init_shmem(void);	/* shmem_startup_hook */
+extern void es_position_init_backend(void); /* registers the transaction callbacks */
+
+extern EsDatabase *es_database(void);
+
+extern int64 es_position_allocate(int count);
+extern void es_position_at_least(int64 position);
+extern int64 es_position_head(void);
+extern int64 es_position_safe(void);
+extern bool es_position_wait(int64 after, long timeout_ms, uint32 wait_event);
+extern bool es_position_appending(void);
+
+#endif							/* EVENTSRC_POSITION_H */
