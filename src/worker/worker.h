@@ -1,0 +1,64 @@
+/*
+ * worker.h
+ *		Background workers: one launcher a cluster, one worker a database that
+ *		has the extension, and supervised workers (relays, later projections)
+ *		that the database's worker starts.
+ *
+ * Every eventsrc worker holds a slot in shared memory while it lives, so that
+ * DROP DATABASE and DROP EXTENSION can make all of a database's workers leave.
+ */
+#ifndef EVENTSRC_WORKER_H
+#define EVENTSRC_WORKER_H
+
+#include "eventsrc.h"
+
+/* called from _PG_init and the shared memory hooks (eventsrc.c) */
+extern void es_worker_request_shmem(void);
+extern void es_worker_init_shmem(void);
+extern void es_worker_register_launcher(void);
+extern void es_worker_install_hooks(void);	/* ProcessUtility: DROP DATABASE, … */
+
+/*
+ * es_worker_wake wakes the worker of a database, or has the launcher start
+ * one; safe in a transaction callback.
+ */
+extern void es_worker_wake(Oid dboid);
+
+/* es_worker_wake_at_commit does so when the current transaction commits. */
+extern void es_worker_wake_at_commit(void);
+
+/*
+ * A task is run by the database's worker at start, at every wake-up and when
+ * the time that it last returned (in ms; -1: only when woken) has passed.  It
+ * is called outside a transaction and starts its own.  An error in it restarts
+ * the worker after a pause.  Registered in _PG_init.
+ */
+typedef long (*EsWorkerTask) (void);
+extern void es_worker_register_task(EsWorkerTask task);
+
+/*
+ * Supervised workers, for tasks.  es_worker_ensure starts the worker
+ * (kind, id) of this database unless it lives or its back-off after a failure
+ * (1 s, doubling to 60 s, forgotten after a minute of good running) lasts;
+ * main_function is a bgworker entry point of this library, called as
+ * main_function(Int64GetDatum(id)) with the worker's slot attached, connected
+ * to the database as bootstrap superuser, signals unblocked.  Returns the
+ * milliseconds until it wants to be called again, -1 if the worker lives.
+ * *problem (may be NULL) tells why the worker could not be started (for
+ * example no free max_worker_processes), else NULL.
+ */
+extern long es_worker_ensure(const char *kind, int64 id, const char *main_function,
+							 const char **problem);
+extern void es_worker_stop(const char *kind, int64 id); /* terminate and do not wait */
+extern pid_t es_worker_pid(Oid dboid, const char *kind, int64 id);	/* 0: not running */
+
+/*
+ * For the main functions of supervised workers: es_worker_begin connects and
+ * attaches (first call of a bgworker entry point); es_worker_should_leave is
+ * true when the worker is to exit(0) because its database or the extension is
+ * going away or it was stopped.
+ */
+extern int64 es_worker_begin(Datum main_arg, const char *kind);
+extern bool es_worker_should_leave(void);
+
+#endif							/* EVENTSRC_WORKER_H */
