@@ -76,7 +76,8 @@
 	ExecInitRangeTable((estate), list_make1(rte))
 #define addRTEPermissionInfo(perms, rte)	((void) (perms))
 #endif
-/* ---- table access method (store/append_only*.c) ---- */
+
+/* --- table access method (store/append_only*.c) --- */
 
 #include "access/tableam.h"
 #include "utils/rel.h"
