@@ -206,7 +206,8 @@ sub kill9 { $_[0]->control('kill9'); return; }
 # address returns host:port.
 sub address { return $_[0]{address}; }
 
-# messages returns all messages of a topic, to its end now, sorted by partition and offset, each as
+# messages returns all messages of a topic (in scalar context their number), to its end now, sorted by
+# partition and offset, each as
 # {partition, offset, key, payload, headers => {name => value}, ts}; value is payload read as JSON, if it is.
 # A topic that does not exist has none.
 #     isolation => 'read_uncommitted' shows also what a producer's transaction has not committed
@@ -222,9 +223,9 @@ sub messages
 			'-X', 'allow.auto.create.topics=false'
 		],
 		'<', \undef, '>', \$out, '2>', \$err);
-	return () if !$ok && $err =~ /Unknown topic|unknown topic|Topic .* error/;
-	die "kcat: $err" unless $ok;
 	my @messages;
+	return @messages if !$ok && $err =~ /Unknown topic|unknown topic|Topic .* error/;
+	die "kcat: $err" unless $ok;
 	my $json = JSON::PP->new->utf8->allow_nonref;
 	foreach my $line (split /\n/, $out)
 	{
@@ -233,7 +234,8 @@ sub messages
 		$message->{value} = eval { JSON::PP->new->allow_nonref->decode($message->{payload}) };
 		push @messages, $message;
 	}
-	return sort { $a->{partition} <=> $b->{partition} || $a->{offset} <=> $b->{offset} } @messages;
+	@messages = sort { $a->{partition} <=> $b->{partition} || $a->{offset} <=> $b->{offset} } @messages;
+	return @messages;
 }
 
 # wait_for_messages waits until a topic has at least so many messages and returns them all; it gives up,
