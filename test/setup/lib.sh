@@ -134,13 +134,30 @@ make_work_folder() {
     as_unprivileged test -w "$ES_WORK" || die "the user $ES_USER cannot write to $ES_WORK; set EVENTSRC_TMP"
 }
 
-# remove_work_folder stops what may still run in ES_WORK and removes it.
+# end_processes ends what still runs out of ES_WORK: servers and brokers of tests that were cut off.
+# Prints the command lines of what it found.
+end_processes() {
+    local signal proc found
+    [ -n "$ES_WORK" ] || return 0
+    for signal in QUIT KILL; do
+        found=
+        for proc in /proc/[0-9]*; do
+            if grep -qsF "$ES_WORK/" "$proc/cmdline"; then
+                [ $signal = KILL ] || { tr '\0' ' ' <"$proc/cmdline" | cut -c1-200; echo; } 2>/dev/null || true
+                kill -$signal "${proc#/proc/}" 2>/dev/null || true
+                found=yes
+            fi
+        done
+        [ -n "$found" ] || return 0
+        # an immediate shutdown takes a moment
+        sleep 2
+    done
+}
+
+# remove_work_folder ends what may still run in ES_WORK and removes it.
 remove_work_folder() {
     [ -n "$ES_WORK" ] && [ -d "$ES_WORK" ] || return 0
-    local pidfile
-    while IFS= read -r pidfile; do
-        stop_cluster "$(dirname "$(dirname "$pidfile")")" || true
-    done < <(find "$ES_WORK" -maxdepth 4 -path '*/data/postmaster.pid')
+    end_processes >/dev/null
     rm -rf "$ES_WORK"
     ES_WORK=
 }
@@ -243,9 +260,12 @@ stop_cluster() {
     as_unprivileged "$(cat "$1/bindir")/pg_ctl" -s -w -t 60 -m "${2:-fast}" -D "$1/data" stop </dev/null
 }
 
-# print_tally prints a tally file's lines and, last, the sum as "N passed, N failed".
+# print_tally prints a tally file's lines, if there are several, and, last, the sum as "N passed, N failed".
 print_tally() {
     awk -F '\t' '
-        { printf "%s: %d passed / %d failed (%d s)\n", $1, $2, $3, $4; p += $2; f += $3 }
-        END { printf "%d passed, %d failed\n", p, f }' "$1"
+        { line[NR] = sprintf("%s: %d passed / %d failed (%d s)", $1, $2, $3, $4); p += $2; f += $3 }
+        END {
+            for (i = 1; NR > 1 && i <= NR; i++) print line[i]
+            printf "%d passed, %d failed\n", p, f
+        }' "$1"
 }

@@ -95,7 +95,17 @@ check_server_log() {
 # finish reports and ends.
 finish() {
     local seconds=$((SECONDS - begun))
-    [ ! -e "$ES_WORK/data/postmaster.pid" ] || stop_cluster "$ES_WORK" >/dev/null 2>&1 || stop_cluster "$ES_WORK" immediate || true
+    local left
+    if [ -e "$ES_WORK/data/postmaster.pid" ] && ! stop_cluster "$ES_WORK" >/dev/null 2>&1; then
+        echo "FAILED $label: the server does not stop"
+        add 0 1
+    fi
+    left=$(end_processes)
+    if [ -n "$left" ]; then
+        echo "FAILED $label: tests left processes behind:"
+        printf '%s\n' "$left" | sed 's/^/    | /'
+        add 0 1
+    fi
     printf '%s\t%d\t%d\t%d\n' "$label" "$passed" "$failed" "$seconds" >>"${ES_TALLY:-/dev/null}"
     echo "$label: $passed passed / $failed failed ($seconds s)"
     if [ "$failed" != 0 ] || [ -n "${ES_KEEP:-}" ]; then
@@ -107,7 +117,15 @@ finish() {
     exit 0
 }
 
+# interrupted cleans up when the user has had enough.
+interrupted() {
+    trap '' INT TERM
+    remove_work_folder
+    exit 130
+}
+
 make_work_folder test
+trap interrupted INT TERM
 say "$label: $("$original" --version), work folder $ES_WORK"
 pg_config=$(private_prefix "$original" "$ES_WORK/pg")
 bin=$("$pg_config" --bindir)
