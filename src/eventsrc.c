@@ -13,7 +13,10 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "utils/guc.h"
+
+#include "worker/worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -27,6 +30,31 @@ int			es_setting_max_relays = 64;
 int			es_setting_partitions_ahead = 2;
 
 void		_PG_init(void);
+
+static shmem_request_hook_type previous_shmem_request_hook = NULL;
+static shmem_startup_hook_type previous_shmem_startup_hook = NULL;
+
+/*
+ * request_shmem asks for all shared memory of eventsrc.
+ */
+static void
+request_shmem(void)
+{
+	if (previous_shmem_request_hook)
+		previous_shmem_request_hook();
+	es_worker_request_shmem();
+}
+
+/*
+ * init_shmem finds or makes all shared memory of eventsrc.
+ */
+static void
+init_shmem(void)
+{
+	if (previous_shmem_startup_hook)
+		previous_shmem_startup_hook();
+	es_worker_init_shmem();
+}
 
 /*
  * define_settings declares the eventsrc.* settings.
@@ -66,6 +94,10 @@ define_settings(void)
 							"Months for which partitions are made in advance.",
 							NULL, &es_setting_partitions_ahead, 2, 0, 120,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eventsrc.launcher_naptime",
+							"Time between the launcher's looks for new databases.",
+							NULL, &es_setting_launcher_naptime, 60, 1, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("eventsrc");
 }
 
@@ -84,4 +116,11 @@ _PG_init(void)
 				 errhint("Add to postgresql.conf the line  shared_preload_libraries = 'eventsrc'  (after a comma if libraries stand there already) and restart the server.")));
 
 	define_settings();
+
+	previous_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = request_shmem;
+	previous_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = init_shmem;
+	es_worker_register_launcher();
+	es_worker_install_hooks();
 }
