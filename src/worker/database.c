@@ -70,7 +70,7 @@ es_database_worker_main(Datum main_arg)
 		SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_OVERRIDE);
 		serve(extension);
 	}
-	es_workers_tell_to_leave(MyDatabaseId, false);
+	es_workers_make_leave(MyDatabaseId, false);
 	proc_exit(0);
 }
 

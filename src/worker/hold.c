@@ -16,11 +16,11 @@
 #include "worker/worker.h"
 
 /* a worker that does not leave by itself is terminated, in ms */
-#define LEAVE_TIMEOUT		1000L
-/* and then the command may find out for itself, in ms */
-#define HOLD_TIMEOUT		10000L
+#define PATIENCE			1000L
+/* and no longer waited for, in ms */
+#define LEAVE_TIMEOUT		10000L
 
-static bool workers_gone(Oid dboid, bool terminate);
+static bool workers_gone(Oid dboid, bool all, bool terminate);
 
 /*
  * es_workers_held tells whether no worker may start in a database now.  The
@@ -39,12 +39,11 @@ es_workers_held(Oid dboid)
 
 /*
  * es_workers_hold makes all our workers leave a database, keeps new ones out,
- * and waits until they have left, or for HOLD_TIMEOUT.
+ * and waits until they have left, for a while.
  */
 void
 es_workers_hold(Oid dboid)
 {
-	TimestampTz start = GetCurrentTimestamp();
 	bool		held = false;
 
 	LWLockAcquire(es_workers->lock, LW_EXCLUSIVE);
@@ -66,13 +65,28 @@ es_workers_hold(Oid dboid)
 				 errmsg("too many commands need a database without eventsrc workers at the same time"),
 				 errhint("Try again.")));
 
-	es_workers_tell_to_leave(dboid, true);
+	es_workers_make_leave(dboid, true);
+}
+
+/*
+ * es_workers_make_leave tells the supervised workers of a database, or all of
+ * its workers, to leave, and waits until they have, or for LEAVE_TIMEOUT.
+ */
+void
+es_workers_make_leave(Oid dboid, bool all)
+{
+	TimestampTz start = GetCurrentTimestamp();
+
+	es_workers_tell_to_leave(dboid, all);
 	for (;;)
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
-		if (workers_gone(dboid, TimestampDifferenceExceeds(start, now, LEAVE_TIMEOUT)) ||
-			TimestampDifferenceExceeds(start, now, HOLD_TIMEOUT))
+		if (workers_gone(dboid, all, TimestampDifferenceExceeds(start, now, PATIENCE)) ||
+			TimestampDifferenceExceeds(start, now, LEAVE_TIMEOUT))
+			break;
+		/* a worker that waits here is itself to leave at once */
+		if (es_my_slot && es_worker_should_leave())
 			break;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 10L, PG_WAIT_EXTENSION);
@@ -82,11 +96,11 @@ es_workers_hold(Oid dboid)
 }
 
 /*
- * workers_gone tells whether no worker of ours is in a database, and if wanted
- * terminates those that are.
+ * workers_gone tells whether no supervised worker, or no worker at all, is in a
+ * database, and if wanted terminates those that are.
  */
 static bool
-workers_gone(Oid dboid, bool terminate)
+workers_gone(Oid dboid, bool all, bool terminate)
 {
 	bool		gone = true;
 
@@ -95,7 +109,8 @@ workers_gone(Oid dboid, bool terminate)
 	{
 		EsWorkerSlot *slot = &es_workers->slots[i];
 
-		if (slot->dboid != dboid || !ES_WORKER_LIVES(slot->state))
+		if (slot->dboid != dboid || !ES_WORKER_LIVES(slot->state) ||
+			(!all && strcmp(slot->kind, ES_KIND_DATABASE) == 0))
 			continue;
 		gone = false;
 		/* a slot is given up under the lock, so the process is still there */

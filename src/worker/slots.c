@@ -142,6 +142,7 @@ es_slot_start(const char *kind, Oid dboid, int64 id, const char *main_function,
 			  const char **problem)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	static const char no_process[] = "no background worker process is free (max_worker_processes)";
 	EsWorkerTicket ticket;
 	EsWorkerSlot *slot;
 	long		again = 0;
@@ -206,14 +207,15 @@ es_slot_start(const char *kind, Oid dboid, int64 id, const char *main_function,
 	LWLockAcquire(es_workers->lock, LW_EXCLUSIVE);
 	if (slot->generation == ticket.generation && slot->state == ES_WORKER_STARTING)
 	{
-		if (slot->failures > 0)
-			fail_slot(slot, false);
-		else
-			es_slot_release(slot);
+		fail_slot(slot, false);
+		slot->retry_at = TimestampTzPlusMilliseconds(now, NO_ROOM_PAUSE);
+		strlcpy(slot->last_error, no_process, ES_LAST_ERROR_LEN);
+		slot->last_error_at = now;
+		slot->last_error_encoding = PG_SQL_ASCII;
 	}
 	LWLockRelease(es_workers->lock);
 	if (problem)
-		*problem = "no background worker process is free (max_worker_processes)";
+		*problem = no_process;
 	warn_no_room("out of background worker slots for eventsrc",
 				 "You might need to increase max_worker_processes.");
 	return NO_ROOM_PAUSE;

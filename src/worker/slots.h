@@ -93,13 +93,14 @@ extern void es_workers_tell_to_leave(Oid dboid, bool all);
 extern void es_workers_extension_changed(Oid dboid);
 extern void es_workers_wake_launcher(void);
 
-/* begin.c */
+/* supervise.c */
 extern void es_worker_set_signals(void);
 extern bool es_worker_was_terminated(void);
 
 /* hold.c */
 extern bool es_workers_held(Oid dboid);
 extern void es_workers_hold(Oid dboid);
+extern void es_workers_make_leave(Oid dboid, bool all);
 extern void es_workers_unhold(Oid dboid);
 
 /* database.c, publish.c, maintain.c: parts of the database's worker */
