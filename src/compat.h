@@ -12,4 +12,14 @@
 #error "eventsrc needs PostgreSQL 15 or later"
 #endif
 
+/* --- state --- */
+
+#if PG_VERSION_NUM >= 180000
+#define es_primary_key_index(relation) \
+	RelationGetPrimaryKeyIndex(relation, false)
+#else
+#define es_primary_key_index(relation) \
+	RelationGetPrimaryKeyIndex(relation)
+#endif
+
 #endif							/* EVENTSRC_COMPAT_H */
