@@ -37,7 +37,7 @@ CREATE FUNCTION es_explain_state(
     occurred       boolean     DEFAULT false,
     store          name        DEFAULT NULL,
     OUT state            jsonb,
-    OUT state_version    bigint,
+    OUT version          bigint,
     OUT snapshot_version bigint,
     OUT events_replayed  bigint,
     OUT reducer          text)

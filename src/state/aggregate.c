@@ -208,8 +208,6 @@ replace_trigger(const char *schema, Oid events, const char *aggregate_type,
 							 quote_identifier(name), table, literal,
 							 snapshot_every, ES_PRIVATE_SCHEMA, literal,
 							 snapshot_every));
-		run_utility(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s",
-							 table, quote_identifier(name)));
 	}
 	else if (OidIsValid(get_trigger_oid(events, name, true)))
 		run_utility(psprintf("DROP TRIGGER %s ON %s",

@@ -220,7 +220,8 @@ compute_identity(Oid reducer, Jsonb *initial)
 								 GUC_ACTION_SAVE, true, 0, false);
 		definition = OidFunctionCall1(F_PG_GET_FUNCTIONDEF,
 									  ObjectIdGetDatum(reducer));
-		name = format_procedure_qualified(reducer);
+		name = quote_qualified_identifier(get_namespace_name(get_func_namespace(reducer)),
+										  get_func_name(reducer));
 		AtEOXact_GUC(true, nestlevel);
 		appendStringInfoString(&input, TextDatumGetCString(definition));
 	}

@@ -138,6 +138,7 @@ es_snapshot_trigger(PG_FUNCTION_ARGS)
 	query.aggregate_type = DatumGetTextPP(event_column(trigdata, "aggregate_type"));
 	query.aggregate_id = DatumGetTextPP(event_column(trigdata, "aggregate_id"));
 	query.version = DatumGetInt64(event_column(trigdata, "version"));
+	query.to_version = true;
 	query.as_of = DT_NOEND;
 	query.snapshots = true;
 	query.reducer = &reducer;

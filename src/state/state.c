@@ -123,7 +123,7 @@ es_state_compute(EsStateQuery *query, EsAggregate *aggregate,
 
 	if (answer->version > 0)
 		answer->state = es_fold_end(fold);
-	if (query->version != PG_INT64_MAX && answer->version < query->version)
+	if (query->to_version && answer->version < query->version)
 		check_version(query);
 }
 
@@ -159,9 +159,9 @@ read_arguments(FunctionCallInfo fcinfo, EsStateQuery *query)
 	query->aggregate_id = identifier_argument(fcinfo, ARG_AGGREGATE_ID,
 											  "aggregate_id");
 
-	query->version = PG_INT64_MAX;
-	if (!PG_ARGISNULL(ARG_VERSION))
-		query->version = PG_GETARG_INT64(ARG_VERSION);
+	query->to_version = !PG_ARGISNULL(ARG_VERSION);
+	query->version = query->to_version ? PG_GETARG_INT64(ARG_VERSION) :
+		PG_INT64_MAX;
 	if (query->version < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),

@@ -71,7 +71,8 @@ typedef struct EsStateQuery
 	EsStore    *store;
 	text	   *aggregate_type;
 	text	   *aggregate_id;
-	int64		version;		/* PG_INT64_MAX: the last */
+	bool		to_version;		/* false: to the last */
+	int64		version;		/* PG_INT64_MAX if not to_version */
 	TimestampTz as_of;			/* DT_NOEND: now */
 	bool		occurred;		/* as_of is business time */
 	bool		snapshots;		/* may be used */
