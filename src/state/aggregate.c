@@ -59,8 +59,10 @@ es_aggregate_load(EsStore *store, text *aggregate_type, Snapshot snapshot,
 	tuple = es_lookup_last(&lookup, snapshot);
 	if (tuple)
 	{
-		aggregate->reducer =
-			DatumGetObjectId(es_lookup_value(&lookup, tuple, ATT_REDUCER));
+		Datum		reducer = es_lookup_value(&lookup, tuple, ATT_REDUCER);
+
+		if (reducer != (Datum) 0)
+			aggregate->reducer = es_reducer_find(DatumGetTextPP(reducer));
 		aggregate->initial =
 			DatumGetJsonbPCopy(es_lookup_value(&lookup, tuple, ATT_INITIAL));
 		aggregate->snapshot_every =
@@ -160,16 +162,18 @@ static void
 write_registration(const char *schema, Datum aggregate_type, Oid reducer,
 				   Jsonb *initial, int snapshot_every)
 {
-	Oid			types[4] = {TEXTOID, REGPROCEDUREOID, JSONBOID, INT4OID};
+	Oid			types[4] = {TEXTOID, TEXTOID, JSONBOID, INT4OID};
 	Datum		values[4];
 	char		nulls[4] = {' ', ' ', ' ', ' '};
 	StringInfoData command;
 
 	values[0] = aggregate_type;
-	values[1] = ObjectIdGetDatum(reducer);
+	values[1] = (Datum) 0;
 	values[2] = JsonbPGetDatum(initial);
 	values[3] = Int32GetDatum(snapshot_every);
-	if (!OidIsValid(reducer))
+	if (OidIsValid(reducer))
+		values[1] = CStringGetTextDatum(es_reducer_name(reducer));
+	else
 		nulls[1] = 'n';
 
 	initStringInfo(&command);

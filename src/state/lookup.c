@@ -69,8 +69,8 @@ es_lookup_last(EsLookup *lookup, Snapshot snapshot)
 }
 
 /*
- * es_lookup_value returns a column of a row; none of those that are read this
- * way can be NULL but the reducer, which is InvalidOid then.
+ * es_lookup_value returns a column of a row, or 0 for NULL (which only the
+ * registry's reducer can be).
  */
 Datum
 es_lookup_value(EsLookup *lookup, HeapTuple tuple, int attno)

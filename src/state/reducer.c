@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
+#include "utils/varlena.h"
 
 /* the built-in merge; the number changes when its answers do */
 #define MERGE_IDENTITY	"merge/1"
@@ -49,8 +50,7 @@ static const char *describe_mismatch(Form_pg_proc procedure);
 
 /*
  * es_reducer_check raises ERRCODE_ES_INVALID_AGGREGATE unless the function can
- * be called as (state jsonb, event es_event) RETURNS jsonb, and
- * ERRCODE_ES_REDUCER_FAILED if there is no such function any more.
+ * be called as (state jsonb, event es_event) RETURNS jsonb.
  */
 void
 es_reducer_check(Oid reducer)
@@ -61,10 +61,8 @@ es_reducer_check(Oid reducer)
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(reducer));
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
-				(errcode(ERRCODE_ES_REDUCER_FAILED),
-				 errmsg("reducer with OID %u does not exist", reducer),
-				 errdetail("The function was registered for this aggregate type and dropped since."),
-				 errhint("Create the function again and register it with es_create_aggregate().")));
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function with OID %u does not exist", reducer)));
 
 	mismatch = describe_mismatch((Form_pg_proc) GETSTRUCT(tuple));
 	if (mismatch)
@@ -76,6 +74,49 @@ es_reducer_check(Oid reducer)
 						   mismatch),
 				 errhint("For example: CREATE FUNCTION my_reducer(state jsonb, event es_event) RETURNS jsonb IMMUTABLE LANGUAGE sql RETURN state || event.data;")));
 	ReleaseSysCache(tuple);
+}
+
+/*
+ * es_reducer_name returns the name by which a reducer is registered.  It is
+ * kept as text, not as regprocedure, which pg_upgrade refuses in tables; the
+ * argument types need no mention, they are always the same.
+ */
+char *
+es_reducer_name(Oid reducer)
+{
+	return quote_qualified_identifier(get_namespace_name(get_func_namespace(reducer)),
+									  get_func_name(reducer));
+}
+
+/*
+ * es_reducer_find finds the reducer of a name that es_reducer_name() made;
+ * raises ERRCODE_ES_REDUCER_FAILED if it is gone.
+ */
+Oid
+es_reducer_find(text *name)
+{
+	Oid			types[2] = {JSONBOID, es_event_type()};
+	List	   *names = textToQualifiedNameList(name);
+	Oid			reducer = InvalidOid;
+
+	if (list_length(names) == 2)
+	{
+		Oid			schema = get_namespace_oid(strVal(linitial(names)), true);
+
+		if (OidIsValid(schema))
+			reducer = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+									  CStringGetDatum(strVal(lsecond(names))),
+									  PointerGetDatum(buildoidvector(types, 2)),
+									  ObjectIdGetDatum(schema));
+	}
+	if (!OidIsValid(reducer))
+		ereport(ERROR,
+				(errcode(ERRCODE_ES_REDUCER_FAILED),
+				 errmsg("reducer %s does not exist", text_to_cstring(name)),
+				 errdetail("The aggregate type's reducer was dropped, renamed or moved since it was registered."),
+				 errhint("Create the function %s(state jsonb, event es_event) again, or register another with es_create_aggregate().",
+						 text_to_cstring(name))));
+	return reducer;
 }
 
 /*
@@ -220,8 +261,7 @@ compute_identity(Oid reducer, Jsonb *initial)
 								 GUC_ACTION_SAVE, true, 0, false);
 		definition = OidFunctionCall1(F_PG_GET_FUNCTIONDEF,
 									  ObjectIdGetDatum(reducer));
-		name = quote_qualified_identifier(get_namespace_name(get_func_namespace(reducer)),
-										  get_func_name(reducer));
+		name = es_reducer_name(reducer);
 		AtEOXact_GUC(true, nestlevel);
 		appendStringInfoString(&input, TextDatumGetCString(definition));
 	}

@@ -40,6 +40,8 @@ extern void es_aggregate_load(EsStore *store, text *aggregate_type,
 
 /* reducer.c */
 extern void es_reducer_check(Oid reducer);
+extern char *es_reducer_name(Oid reducer);
+extern Oid	es_reducer_find(text *name);
 extern void es_reducer_check_acl(Oid reducer);
 extern const char *es_reducer_identity(Oid reducer, Jsonb *initial);
 

@@ -123,9 +123,7 @@ SELECT es_create_aggregate('Fails', 'regress_fails(jsonb,es_event)', '{}', 5);
 SELECT count(es_append('Fails', '1', 'Changed')) FROM generate_series(1, 12);
 SELECT version FROM regress_snapshots.snapshots WHERE aggregate_type = 'Fails';
 DROP FUNCTION regress_fails(jsonb, es_event);
-\set VERBOSITY terse
 SELECT count(es_append('Fails', '1', 'Changed')) FROM generate_series(1, 3);
-\set VERBOSITY default
 DELETE FROM regress_snapshots.aggregates WHERE aggregate_type = 'Fails';
 SELECT version, snapshot_version, events_replayed FROM es_explain_state('Fails', '1');
 
