@@ -154,6 +154,14 @@ es_tuplesort_getint64(Tuplesortstate *state, int64 *value)
 #else
 #define es_database_ownercheck(oid, user) \
 	pg_database_ownercheck((oid), (user))
+/* --- state --- */
+
+#if PG_VERSION_NUM >= 180000
+#define es_primary_key_index(relation) \
+	RelationGetPrimaryKeyIndex(relation, false)
+#else
+#define es_primary_key_index(relation) \
+	RelationGetPrimaryKeyIndex(relation)
 #endif
 
 #endif							/* EVENTSRC_COMPAT_H */
