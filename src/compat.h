@@ -154,6 +154,8 @@ es_tuplesort_getint64(Tuplesortstate *state, int64 *value)
 #else
 #define es_database_ownercheck(oid, user) \
 	pg_database_ownercheck((oid), (user))
+#endif
+
 /* --- state --- */
 
 #if PG_VERSION_NUM >= 180000
