@@ -12,11 +12,7 @@
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "postmaster/interrupt.h"
-#include "storage/condition_variable.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
-#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -39,7 +35,6 @@ static int	ntasks = 1;
 static void serve(Oid extension);
 static Oid	current_extension(void);
 static long run_tasks(bool all);
-static void wait_for_work(EsDatabase *db, long timeout, uint32 wait_event);
 
 /*
  * es_worker_register_task adds a task to what every database's worker does.
@@ -70,6 +65,10 @@ es_database_worker_main(Datum main_arg)
 		SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_OVERRIDE);
 		serve(extension);
 	}
+
+	/* an administrator's doing: supervised workers stay, and we come back */
+	if (es_worker_was_terminated())
+		proc_exit(1);
 	es_workers_make_leave(MyDatabaseId, false);
 	proc_exit(0);
 }
@@ -98,13 +97,6 @@ serve(Oid extension)
 		long		timeout;
 		long		publish;
 
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-			woken = true;
-		}
 		if (es_worker_should_leave())
 			return;
 
@@ -123,14 +115,14 @@ serve(Oid extension)
 
 		MemoryContextSwitchTo(context);
 		timeout = run_tasks(woken);
-		woken = false;
 
 		publish = es_publish_position();
 		if (publish >= 0)
 			timeout = timeout < 0 ? publish : Min(timeout, publish);
 		MemoryContextReset(context);
 
-		wait_for_work(publish < 0 ? db : NULL, timeout, wait_event);
+		woken = es_worker_wait(publish < 0 ? db : NULL, es_publish_seen(), timeout,
+							   wait_event);
 	}
 }
 
@@ -179,25 +171,3 @@ run_tasks(bool all)
 	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next) + 1;
 }
 
-/*
- * wait_for_work sleeps until the latch is set or the timeout (ms, -1: none) is
- * over; if db is not NULL, also until the safe position may have moved.
- */
-static void
-wait_for_work(EsDatabase *db, long timeout, uint32 wait_event)
-{
-	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-
-	if (timeout >= 0)
-		events |= WL_TIMEOUT;
-
-	/* a broadcast sets our latch, but only while we are on the variable's list */
-	if (db)
-		ConditionVariablePrepareToSleep(&db->moved);
-	if (!(db && es_publish_pending()))
-	{
-		(void) WaitLatch(MyLatch, events, timeout, wait_event);
-		ResetLatch(MyLatch);
-	}
-	ConditionVariableCancelSleep();
-}

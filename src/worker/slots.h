@@ -105,7 +105,7 @@ extern void es_workers_unhold(Oid dboid);
 
 /* database.c, publish.c, maintain.c: parts of the database's worker */
 extern long es_publish_position(void);
-extern bool es_publish_pending(void);
+extern uint64 es_publish_seen(void);
 extern long es_maintain_partitions(void);
 
 /* entry points of background workers */
