@@ -36,6 +36,7 @@ es_maintain_partitions(void)
 	if (!es_worker_enter("starting"))
 		return -1;
 	db = es_database();
+	es_position_attach_worker();
 	es_worker_finish();
 
 	asked = pg_atomic_read_u64(&db->maintenance_asked);
