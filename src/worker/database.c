@@ -2,7 +2,8 @@
  * database.c
  *		The worker of a database: runs the tasks of the other parts.
  *
- * It sleeps on its latch, and while the safe position is published also on the
+ * Besides the tasks, it publishes the safe position and makes partitions ahead.
+ * It sleeps on its latch, and while what it published is the latest also on the
  * condition variable that appenders broadcast; in an idle database nothing
  * wakes it but the tasks' own times.
  */
@@ -29,8 +30,8 @@ typedef struct Task
 	TimestampTz due;			/* DT_NOEND: when woken */
 } Task;
 
-static Task tasks[MAX_TASKS] = {{es_maintain_partitions}};
-static int	ntasks = 1;
+static Task tasks[MAX_TASKS];
+static int	ntasks = 0;
 
 static void serve(Oid extension);
 static Oid	current_extension(void);
@@ -88,6 +89,7 @@ serve(Oid extension)
 	if (!es_worker_enter("starting"))
 		return;
 	db = es_database();
+	es_position_attach_worker();
 	es_worker_finish();
 
 	context = AllocSetContextCreate(TopMemoryContext, "eventsrc worker",
@@ -95,6 +97,7 @@ serve(Oid extension)
 	for (;;)
 	{
 		long		timeout;
+		long		maintain;
 		long		publish;
 
 		if (es_worker_should_leave())
@@ -115,12 +118,14 @@ serve(Oid extension)
 
 		MemoryContextSwitchTo(context);
 		timeout = run_tasks(woken);
-
+		maintain = es_maintain_partitions(db);
+		timeout = timeout < 0 ? maintain : Min(timeout, maintain);
 		publish = es_publish_position();
 		if (publish >= 0)
-			timeout = timeout < 0 ? publish : Min(timeout, publish);
+			timeout = Min(timeout, publish);
 		MemoryContextReset(context);
 
+		/* an append that asks for maintenance is a move, too */
 		woken = es_worker_wait(publish < 0 ? db : NULL, es_publish_seen(), timeout,
 							   wait_event);
 	}
