@@ -11,7 +11,7 @@ SELECT count(*) = 1 + current_setting('eventsrc.partitions_ahead')::int AS made_
 FROM (SELECT c.relname, a.amname, row_number() OVER (ORDER BY c.relname) AS n
       FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_am a ON a.oid = c.relam
       WHERE i.inhparent = 'regress_store.events'::regclass) p;
-SELECT store, events FROM eventsrc.stores WHERE store LIKE 'regress%';
+SELECT store, events::regclass FROM eventsrc.stores WHERE store LIKE 'regress%';
 
 -- names
 SELECT es_create_store('regress_store');
