@@ -49,7 +49,7 @@ all: sql/$(EXTENSION)--$(EXTVERSION).sql
 
 sql/$(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS:%=sql/%.sql) eventsrc.control Makefile
 	{ printf '%s\n' '\echo Use "CREATE EXTENSION eventsrc" to load this file. \quit'; \
-	  for part in $(SQL_PARTS); do echo; echo "-- $$part"; cat sql/$$part.sql; done; } > $@
+	  for part in $(SQL_PARTS); do echo; cat sql/$$part.sql; done; } > $@
 
 # Every object depends on every header: the tree is small.
 $(OBJS): $(wildcard src/*.h src/*/*.h)
