@@ -67,7 +67,7 @@ CREATE FUNCTION eventsrc.relay_report(
     OUT broker        text,
     OUT topic         text,
     OUT state         text,
-    OUT position      bigint,
+    OUT "position"    bigint,
     OUT safe_position bigint,
     OUT lag_events    bigint,
     OUT lag_seconds   double precision,
