@@ -36,8 +36,8 @@ include $(PGXS)
 all: sql/$(EXTENSION)--$(EXTVERSION).sql
 
 sql/$(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS:%=sql/%.sql) eventsrc.control Makefile
-	{ echo '\echo Use "CREATE EXTENSION eventsrc" to load this file. \quit'; \
-	  for part in $(SQL_PARTS); do echo; echo "-- $$part"; cat sql/$$part.sql; done; } > $@
+	{ printf '%s\n' '\echo Use "CREATE EXTENSION eventsrc" to load this file. \quit'; \
+	  for part in $(SQL_PARTS); do echo; cat sql/$$part.sql; done; } > $@
 
 # Every object depends on every header: the tree is small.
 $(OBJS): $(wildcard src/*.h src/*/*.h)

@@ -1,1 +1,210 @@
--- store
+-- Stores: one schema each, of ordinary tables owned by whoever creates it.
+
+-- append_trigger fills in and checks what INSERT and COPY write into an events
+-- table, by the code of es_append() (src/append/trigger.c).
+CREATE FUNCTION eventsrc.append_trigger() RETURNS trigger
+    LANGUAGE C AS 'MODULE_PATHNAME', 'es_append_trigger_function';
+COMMENT ON FUNCTION eventsrc.append_trigger() IS
+    'trigger of every events table: assigns positions and versions, refuses conflicts';
+
+-- A store is where the trigger is.
+CREATE VIEW eventsrc.stores AS
+    SELECT n.nspname AS store, c.oid AS events, c.relowner AS owner
+    FROM pg_catalog.pg_depend d
+    JOIN pg_catalog.pg_trigger t ON t.oid OPERATOR(pg_catalog.=) d.objid
+        AND t.tgparentid OPERATOR(pg_catalog.=) 0
+    JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid
+        AND c.relkind OPERATOR(pg_catalog.=) 'p' AND c.relname OPERATOR(pg_catalog.=) 'events'
+    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_trigger'::pg_catalog.regclass
+      AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+      AND d.refobjid OPERATOR(pg_catalog.=) 'eventsrc.append_trigger()'::pg_catalog.regprocedure;
+COMMENT ON VIEW eventsrc.stores IS 'the stores of this database';
+GRANT SELECT ON eventsrc.stores TO PUBLIC;
+
+-- add_partitions makes the partitions of a store's events table for the month
+-- of a moment and the given number of months after it, where they are missing.
+-- The new table is built apart and then attached, which does not block appends.
+CREATE FUNCTION eventsrc.add_partitions(events regclass, from_time timestamptz, ahead int)
+RETURNS int
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '10s'
+SET client_min_messages = warning
+AS $$
+DECLARE
+    month timestamp := date_trunc('month', from_time AT TIME ZONE 'UTC');
+    store name;
+    part name;
+    low timestamptz;
+    high timestamptz;
+    made int := 0;
+BEGIN
+    SELECT n.nspname INTO STRICT store
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = events;
+
+    FOR i IN 0 .. ahead LOOP
+        low := (month + make_interval(months => i)) AT TIME ZONE 'UTC';
+        high := (month + make_interval(months => i + 1)) AT TIME ZONE 'UTC';
+        part := 'events_' || to_char(low AT TIME ZONE 'UTC', 'YYYY_MM');
+        IF eventsrc.has_partition(events, low) THEN
+            CONTINUE;
+        END IF;
+        -- one maker at a time; the second finds the first's work done
+        EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', events);
+        IF eventsrc.has_partition(events, low) THEN
+            CONTINUE;
+        END IF;
+        IF to_regclass(format('%I.%I', store, part)) IS NOT NULL THEN
+            RAISE EXCEPTION 'table "%"."%" stands where a partition of the store should be made', store, part
+                USING ERRCODE = 'VE011',
+                      DETAIL = 'The store''s events table has no partition for ' || low || '.',
+                      HINT = format('Attach it with ALTER TABLE %s ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L), or rename it.',
+                                    events, store, part, low, high);
+        END IF;
+        EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING STATISTICS) USING append_only', store, part, events);
+        EXECUTE format('CREATE UNIQUE INDEX %I ON %I.%I (aggregate_type, aggregate_id, version)',
+                       part || '_stream', store, part);
+        EXECUTE format('CREATE UNIQUE INDEX %I ON %I.%I (global_position)',
+                       part || '_position', store, part);
+        EXECUTE format('ALTER TABLE %s ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L)',
+                       events, store, part, low, high);
+        made := made + 1;
+    END LOOP;
+    RETURN made;
+END
+$$;
+COMMENT ON FUNCTION eventsrc.add_partitions(regclass, timestamptz, int) IS
+    'makes the missing monthly partitions of an events table, from a moment''s month on';
+
+-- has_partition tells whether an events table has a partition for a moment.
+CREATE FUNCTION eventsrc.has_partition(events regclass, at timestamptz) RETURNS boolean
+    LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'es_has_partition';
+COMMENT ON FUNCTION eventsrc.has_partition(regclass, timestamptz) IS
+    'whether an events table has a partition for a moment';
+
+CREATE FUNCTION es_create_store(store name DEFAULT 'es') RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
+AS $$
+DECLARE
+    column_list text := $columns$
+        global_position bigint NOT NULL,
+        aggregate_type  text COLLATE "C" NOT NULL,
+        aggregate_id    text COLLATE "C" NOT NULL,
+        version         bigint NOT NULL,
+        event_id        text COLLATE "C" NOT NULL,
+        event_type      text COLLATE "C" NOT NULL,
+        schema_version  int NOT NULL,
+        data            jsonb NOT NULL,
+        metadata        jsonb,
+        user_id         text COLLATE "C" NOT NULL,
+        correlation_id  text COLLATE "C",
+        causation_id    text COLLATE "C",
+        traceparent     text COLLATE "C",
+        recorded_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+        occurred_at     timestamptz,
+        transaction     xid8 NOT NULL
+    $columns$;
+BEGIN
+    IF store IS NULL OR store = '' THEN
+        RAISE EXCEPTION 'a store needs a name'
+            USING ERRCODE = 'VE003', HINT = 'Pass a name, or leave the argument out for "es".';
+    END IF;
+    IF store LIKE 'pg\_%' OR store IN ('eventsrc', 'information_schema') THEN
+        RAISE EXCEPTION 'store name "%" is reserved', store
+            USING ERRCODE = 'VE003',
+                  DETAIL = 'Names that begin with "pg_", "eventsrc" and "information_schema" belong to the system.',
+                  HINT = 'Choose another name, such as that of the bounded context.';
+    END IF;
+    IF to_regnamespace(quote_ident(store)) IS NOT NULL THEN
+        RAISE EXCEPTION 'store "%" cannot be created: a schema of that name exists', store
+            USING ERRCODE = 'VE003',
+                  DETAIL = CASE WHEN EXISTS (SELECT FROM eventsrc.stores s WHERE s.store = es_create_store.store)
+                                THEN 'It is a store already.' ELSE 'It is not a store.' END,
+                  HINT = 'Choose another name.';
+    END IF;
+
+    EXECUTE format('CREATE SCHEMA %I', store);
+    EXECUTE format('CREATE TABLE %I.events (%s) PARTITION BY RANGE (recorded_at)', store, column_list);
+    EXECUTE format($ddl$
+        CREATE TABLE %1$I.streams (
+            aggregate_type  text COLLATE "C" NOT NULL,
+            aggregate_id    text COLLATE "C" NOT NULL,
+            first_partition timestamptz NOT NULL,
+            last_partition  timestamptz NOT NULL,
+            PRIMARY KEY (aggregate_type, aggregate_id)
+        ) USING heap;
+        CREATE TABLE %1$I.snapshots (
+            aggregate_type  text COLLATE "C" NOT NULL,
+            aggregate_id    text COLLATE "C" NOT NULL,
+            version         bigint NOT NULL,
+            recorded_at     timestamptz NOT NULL,
+            state           jsonb NOT NULL,
+            reducer         text NOT NULL,
+            taken_at        timestamptz NOT NULL DEFAULT now(),
+            PRIMARY KEY (aggregate_type, aggregate_id, version)
+        ) USING heap;
+        CREATE TABLE %1$I.aggregates (
+            aggregate_type  text COLLATE "C" PRIMARY KEY,
+            reducer         regprocedure,
+            initial         jsonb NOT NULL DEFAULT '{}',
+            snapshot_every  int NOT NULL DEFAULT 100 CHECK (snapshot_every >= 0)
+        ) USING heap;
+        COMMENT ON TABLE %1$I.events IS 'append-only event log; append with es_append(), read with es_read_stream(), es_read_all() or plain SELECT';
+        COMMENT ON TABLE %1$I.streams IS 'one row a stream: the first and last partition of events (by its lower bound) that hold its events';
+        COMMENT ON TABLE %1$I.snapshots IS 'cached states of aggregates; rows may be deleted at any time';
+        COMMENT ON TABLE %1$I.aggregates IS 'how the states of aggregate types are made; see es_create_aggregate()';
+        CREATE TRIGGER eventsrc_append BEFORE INSERT ON %1$I.events
+            FOR EACH ROW EXECUTE FUNCTION eventsrc.append_trigger();
+        ALTER TABLE %1$I.events ENABLE ALWAYS TRIGGER eventsrc_append;
+        $ddl$, store);
+    PERFORM eventsrc.add_partitions(format('%I.events', store)::regclass,
+                                    now(),
+                                    current_setting('eventsrc.partitions_ahead')::int);
+END
+$$;
+COMMENT ON FUNCTION es_create_store(name) IS
+    'makes a store: a schema with the tables events, streams, snapshots and aggregates, owned by the caller';
+
+CREATE FUNCTION es_drop_store(store name, confirm name) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
+AS $$
+DECLARE
+    stray text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM eventsrc.stores s WHERE s.store = es_drop_store.store) THEN
+        RAISE EXCEPTION 'store "%" does not exist', store
+            USING ERRCODE = 'VE002', HINT = 'SELECT store FROM eventsrc.stores lists the stores of this database.';
+    END IF;
+    IF confirm IS DISTINCT FROM store THEN
+        RAISE EXCEPTION 'store "%" is not dropped without confirmation', store
+            USING ERRCODE = 'VE003',
+                  DETAIL = 'All of its events, streams and snapshots would be lost.',
+                  HINT = format('Repeat the name: SELECT es_drop_store(%L, confirm => %1$L).', store);
+    END IF;
+
+    -- what is not ours is not dropped with the store
+    SELECT string_agg(format('%I', c.relname), ', ' ORDER BY c.relname) INTO stray
+    FROM pg_class c
+    WHERE c.relnamespace = quote_ident(store)::regnamespace
+      AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      AND c.relname NOT IN ('events', 'streams', 'snapshots', 'aggregates')
+      AND NOT EXISTS (SELECT FROM pg_inherits i
+                      WHERE i.inhrelid = c.oid
+                        AND i.inhparent = format('%I.events', store)::regclass);
+    IF stray IS NOT NULL THEN
+        RAISE EXCEPTION 'store "%" is not dropped: its schema holds other relations', store
+            USING ERRCODE = 'VE003', DETAIL = 'They are: ' || stray || '.',
+                  HINT = 'Move them to another schema with ALTER … SET SCHEMA, or drop them.';
+    END IF;
+
+    EXECUTE format('DROP TABLE %1$I.events, %1$I.streams, %1$I.snapshots, %1$I.aggregates', store);
+    EXECUTE format('DROP SCHEMA %I', store);
+END
+$$;
+COMMENT ON FUNCTION es_drop_store(name, name) IS
+    'drops a store and all its events; the name must be repeated as confirmation';

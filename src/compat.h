@@ -12,15 +12,127 @@
 #error "eventsrc needs PostgreSQL 15 or later"
 #endif
 
-/* relay: privileges on objects, one function a catalog until 15 */
-#if PG_VERSION_NUM < 160000
-#define es_foreign_server_aclcheck(oid, role, mode) pg_foreign_server_aclcheck(oid, role, mode)
-#define es_namespace_aclcheck(oid, role, mode) pg_namespace_aclcheck(oid, role, mode)
+/* --- processes --- */
+
+/* the number of this backend's PGPROC, below MaxBackends for all that append */
+#if PG_VERSION_NUM >= 170000
+#define es_my_proc_number()		(MyProcNumber)
 #else
-#define es_foreign_server_aclcheck(oid, role, mode) \
-	object_aclcheck(ForeignServerRelationId, oid, role, mode)
-#define es_namespace_aclcheck(oid, role, mode) \
-	object_aclcheck(NamespaceRelationId, oid, role, mode)
+#define es_my_proc_number()		(MyProc->pgprocno)
 #endif
+
+/* --- privileges --- */
+
+#if PG_VERSION_NUM >= 160000
+#define es_schema_aclcheck(oid, user, mode) \
+	object_aclcheck(NamespaceRelationId, (oid), (user), (mode))
+#define es_proc_aclcheck(oid, user, mode) \
+	object_aclcheck(ProcedureRelationId, (oid), (user), (mode))
+#define es_server_aclcheck(oid, user, mode) \
+	object_aclcheck(ForeignServerRelationId, (oid), (user), (mode))
+#define es_class_ownercheck(oid, user) \
+	object_ownercheck(RelationRelationId, (oid), (user))
+#else
+#define es_schema_aclcheck(oid, user, mode) \
+	pg_namespace_aclcheck((oid), (user), (mode))
+#define es_proc_aclcheck(oid, user, mode) \
+	pg_proc_aclcheck((oid), (user), (mode))
+#define es_server_aclcheck(oid, user, mode) \
+	pg_foreign_server_aclcheck((oid), (user), (mode))
+#define es_class_ownercheck(oid, user) \
+	pg_class_ownercheck((oid), (user))
+#endif
+
+/* --- executor --- */
+
+#if PG_VERSION_NUM >= 180000
+#define es_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), NULL, (nkeys), 0)
+#else
+#define es_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define es_insert_index_tuples(relinfo, slot, estate) \
+	ExecInsertIndexTuples((relinfo), (slot), (estate), false, false, NULL, NIL, false)
+#else
+#define es_insert_index_tuples(relinfo, slot, estate) \
+	ExecInsertIndexTuples((relinfo), (slot), (estate), false, false, NULL, NIL)
+#endif
+
+/* EvalPlanQualInit() got an argument for the relations of foreign updates */
+#if PG_VERSION_NUM >= 160000
+#define ES_EPQ_NO_RELIDS		, NIL
+#else
+#define ES_EPQ_NO_RELIDS
+#endif
+
+/* a range table of the one relation that is inserted into */
+#if PG_VERSION_NUM >= 180000
+#define es_init_range_table(estate, rte, perms) \
+	ExecInitRangeTable((estate), list_make1(rte), (perms), bms_make_singleton(1))
+#elif PG_VERSION_NUM >= 160000
+#define es_init_range_table(estate, rte, perms) \
+	ExecInitRangeTable((estate), list_make1(rte), (perms))
+#else
+#define es_init_range_table(estate, rte, perms) \
+	ExecInitRangeTable((estate), list_make1(rte))
+#define addRTEPermissionInfo(perms, rte)	((void) (perms))
+#endif
+
+/* --- table access method (store/append_only*.c) --- */
+
+#include "access/tableam.h"
+#include "utils/rel.h"
+#include "utils/tuplesort.h"
+
+/* 18 spells it so, and wants it in front */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
+/* 16 renamed RelFileNode, and made the answer of tuple_update an enum */
+#if PG_VERSION_NUM >= 160000
+#include "storage/relfilelocator.h"
+typedef RelFileLocator EsFileLocator;
+typedef TU_UpdateIndexes EsUpdateIndexes;
+#define EsFileLocatorEquals(a, b)	RelFileLocatorEquals(a, b)
+#define es_relation_locator(rel)	((rel)->rd_locator)
+#define es_set_new_locator			relation_set_new_filelocator
+#else
+#include "storage/relfilenode.h"
+typedef RelFileNode EsFileLocator;
+typedef bool EsUpdateIndexes;
+#define EsFileLocatorEquals(a, b)	RelFileNodeEquals(a, b)
+#define es_relation_locator(rel)	((rel)->rd_node)
+#define es_set_new_locator			relation_set_new_filenode
+#endif
+
+/*
+ * es_tuplesort_getint64 takes the next int8 out of a sort of datums; false at
+ * the end.  16 added an argument that says who owns a datum passed by
+ * reference.
+ */
+static inline bool
+es_tuplesort_getint64(Tuplesortstate *state, int64 *value)
+{
+	Datum		datum;
+	bool		isnull;
+
+#if PG_VERSION_NUM >= 160000
+	if (!tuplesort_getdatum(state, true, false, &datum, &isnull, NULL))
+		return false;
+	*value = DatumGetInt64(datum);
+#else
+	if (!tuplesort_getdatum(state, true, &datum, &isnull, NULL))
+		return false;
+	*value = DatumGetInt64(datum);
+#ifndef USE_FLOAT8_BYVAL
+	pfree(DatumGetPointer(datum));
+#endif
+#endif
+	return true;
+}
 
 #endif							/* EVENTSRC_COMPAT_H */

@@ -36,6 +36,23 @@ extern EsScan *es_scan_stream(EsStore *store, text *aggregate_type, text *aggreg
 extern EsScan *es_scan_all(EsStore *store, int64 after, int64 upto,
 						   Snapshot snapshot, Snapshot horizon);
 
+/* the same without row security, for our own needs */
+extern EsScan *es_scan_all_direct(EsStore *store, int64 after, int64 upto,
+								  Snapshot snapshot, Snapshot horizon);
+/* the last position up to which horizon sees all that the snapshot sees */
+extern int64 es_visible_bound(EsStore *store, int64 after, int64 upto,
+							  Snapshot snapshot, Snapshot horizon);
+
+/* a stream's events in one partition (an index into the store's), from the last */
+extern EsScan *es_scan_stream_in(EsStore *store, int partition, text *aggregate_type,
+								 text *aggregate_id, Snapshot snapshot);
+/* the partitions (indexes into the store's) that hold a stream's events */
+extern bool es_stream_extent(EsStore *store, text *aggregate_type, text *aggregate_id,
+							 Snapshot snapshot, int *first, int *last, ItemPointer row);
+
+/* whether another snapshot sees the row that was returned last (stream order) */
+extern bool es_scan_visible(EsScan *scan, TupleTableSlot *slot, Snapshot snapshot);
+
 extern TupleTableSlot *es_scan_next(EsScan *scan);	/* NULL at the end */
 extern void es_scan_end(EsScan *scan);
 

@@ -218,7 +218,7 @@ es_relay_problem(EsRelay *relay)
 	if (strcmp(GetForeignDataWrapper(server->fdwid)->fdwname, "eventsrc") != 0)
 		return psprintf("server \"%s\" is not of the foreign-data wrapper eventsrc",
 						NameStr(relay->server));
-	if (es_foreign_server_aclcheck(server->serverid, relay->owner, ACL_USAGE) != ACLCHECK_OK)
+	if (es_server_aclcheck(server->serverid, relay->owner, ACL_USAGE) != ACLCHECK_OK)
 		return psprintf("the relay's owner \"%s\" lacks USAGE on server \"%s\"",
 						GetUserNameFromId(relay->owner, true), NameStr(relay->server));
 
@@ -226,7 +226,7 @@ es_relay_problem(EsRelay *relay)
 	events = OidIsValid(schema) ? get_relname_relid("events", schema) : InvalidOid;
 	if (!OidIsValid(events))
 		return psprintf("store \"%s\" is gone: create it again or drop the relay", store);
-	if (es_namespace_aclcheck(schema, relay->owner, ACL_USAGE) != ACLCHECK_OK ||
+	if (es_schema_aclcheck(schema, relay->owner, ACL_USAGE) != ACLCHECK_OK ||
 		pg_class_aclcheck(events, relay->owner, ACL_SELECT) != ACLCHECK_OK)
 		return psprintf("the relay's owner \"%s\" may not read the events of store \"%s\"",
 						GetUserNameFromId(relay->owner, true), store);

@@ -195,7 +195,7 @@ check_server(const char *name)
 				 errdetail("It belongs to the foreign-data wrapper \"%s\".", wrapper->fdwname),
 				 errhint("CREATE SERVER … FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', \"bootstrap.servers\" 'host:9092');")));
 
-	if (es_foreign_server_aclcheck(server->serverid, GetUserId(), ACL_USAGE) != ACLCHECK_OK)
+	if (es_server_aclcheck(server->serverid, GetUserId(), ACL_USAGE) != ACLCHECK_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for foreign server %s", name),

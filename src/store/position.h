@@ -19,6 +19,11 @@
 #include "storage/spin.h"
 #include "port/atomics.h"
 
+/* locktag_field4 of our heavyweight locks; PostgreSQL's advisory ones use 1 and 2 */
+#define ES_LOCK_RESERVE		0xE500
+#define ES_LOCK_STREAM		0xE501
+#define ES_LOCK_BUCKET		0xE502
+
 typedef struct EsDatabase
 {
 	Oid			dboid;			/* InvalidOid: entry is free */
@@ -26,9 +31,11 @@ typedef struct EsDatabase
 	pg_atomic_uint64 head;		/* highest position given out */
 	pg_atomic_uint64 reserved;	/* the sequence stands here, durably */
 	ConditionVariable moved;	/* broadcast when an appender's slot clears */
+	pg_atomic_uint64 latest_partition;	/* begin of the latest one with events */
 	pg_atomic_uint64 moves;		/* counts those broadcasts */
 
 	/* partition maintenance asked of the database's worker */
+	pg_atomic_uint32 worker;	/* its pid, 0 if none runs */
 	pg_atomic_uint64 maintenance_asked;
 	pg_atomic_uint64 maintenance_done;
 	ConditionVariable maintained;
@@ -39,9 +46,12 @@ extern void es_position_init_shmem(void);	/* shmem_startup_hook */
 extern void es_position_init_backend(void); /* registers the transaction callbacks */
 
 extern EsDatabase *es_database(void);
+extern void es_position_forget_database(Oid dboid);
 
 extern int64 es_position_allocate(int count);
+extern void es_position_import(int64 position);
 extern void es_position_at_least(int64 position);
+extern TimestampTz es_position_latest_partition(TimestampTz lower);
 extern int64 es_position_head(void);
 extern int64 es_position_safe(void);
 extern bool es_position_wait(int64 after, long timeout_ms, uint32 wait_event);

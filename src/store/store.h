@@ -9,6 +9,10 @@
 
 #include "access/tupdesc.h"
 #include "datatype/timestamp.h"
+#include "fmgr.h"
+#include "nodes/parsenodes.h"
+#include "partitioning/partbounds.h"
+#include "storage/lockdefs.h"
 #include "utils/relcache.h"
 
 /* attribute numbers of events, and of the type es_event */
@@ -79,9 +83,15 @@ extern EsStore *es_store_of_relation(Oid relid);
 /* the descriptor of es_event, blessed, in a long-lived context */
 extern TupleDesc es_event_tupdesc(void);
 
-extern void es_store_init(void);	/* invalidation callbacks */
+/* bound i of a range-partitioned table, or what stands for a missing one */
+extern TimestampTz es_partition_bound(PartitionBoundInfo bounds, int i, TimestampTz without);
+/* the highest position in a partition, 0 if it is empty */
+extern int64 es_partition_last_position(EsPartition *partition);
 
-/* worker side: makes the partitions that all stores of this database need */
+/*
+ * The worker's part: makes the partitions that all stores of this database
+ * need, in transactions of its own; call it outside any.
+ */
 extern void es_partitions_maintain(void);
 
 #endif							/* EVENTSRC_STORE_H */

@@ -1,0 +1,89 @@
+/*
+ * append.h
+ *		What the files of append/ share.
+ */
+#ifndef EVENTSRC_APPEND_H
+#define EVENTSRC_APPEND_H
+
+#include "store/store.h"
+
+#include "storage/itemptr.h"
+
+/* expected versions other than a number */
+#define ES_EXPECT_ANY		PG_INT64_MIN	/* NULL */
+#define ES_EXPECT_EXISTS	(-1)
+
+/* one event that is to be written; text and jsonb as varlena pointers */
+typedef struct EsNewEvent
+{
+	text	   *event_type;
+	Datum		data;
+	bool		has_metadata;
+	Datum		metadata;
+	text	   *event_id;
+	bool		has_occurred_at;
+	TimestampTz occurred_at;
+	int32		schema_version;
+} EsNewEvent;
+
+/* who and why, from the settings; NULL where nothing is set */
+typedef struct EsContext
+{
+	text	   *user_id;
+	text	   *correlation_id;
+	text	   *causation_id;
+	text	   *traceparent;
+} EsContext;
+
+/* where a stream stands */
+typedef struct EsStreamHead
+{
+	int64		version;		/* 0: it has no events */
+	TimestampTz recorded_at;	/* of the last event */
+	TimestampTz partition;		/* begin of the one that holds it */
+	bool		has_row;		/* in "streams", … */
+	bool		row_read;		/* … if that was looked up */
+	ItemPointerData row;
+	bool		seen;			/* the transaction's snapshot sees the last event */
+} EsStreamHead;
+
+/* an append to one stream */
+typedef struct EsAppend
+{
+	EsStore    *store;
+	text	   *aggregate_type;
+	text	   *aggregate_id;
+	int64		expected;
+	int			nevents;
+	EsNewEvent *events;
+	bool		ids_given;		/* the caller chose all event ids */
+	int64		version;		/* result: of the last event */
+	int64		position;
+} EsAppend;
+
+/* arbitrate.c */
+extern void es_stream_lock(EsStore *store, text *aggregate_type, text *aggregate_id);
+extern void es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
+						   TimestampTz now, EsStreamHead *head);
+extern bool es_arbitrate(EsAppend *append, const EsStreamHead *head);
+
+/* stream.c */
+extern void es_stream_enter_partition(EsStore *store, text *aggregate_type, text *aggregate_id,
+									  const EsStreamHead *head, const EsPartition *partition);
+
+/* insert.c */
+extern void es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now);
+
+/* trigger.c */
+extern void es_insert_by_executor(EsAppend *append);
+
+/* context.c */
+extern void es_context_get(EsContext *context);
+
+/* ensure.c */
+extern void es_append_install_hooks(void);
+
+/* uuid.c */
+extern text *es_uuid_v7(void);
+
+#endif							/* EVENTSRC_APPEND_H */

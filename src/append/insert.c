@@ -1,0 +1,165 @@
+/*
+ * insert.c
+ *		Writes events straight into their partition, by the executor's insert
+ *		routines: constraints, indexes and AFTER ROW triggers are theirs.
+ *
+ * Row security, other triggers and rules need a plan: see
+ * es_insert_by_executor().
+ */
+#include "eventsrc.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "append/append.h"
+#include "append/target.h"
+#include "read/scan.h"
+#include "store/position.h"
+
+/* events that go to the table in one call */
+#define EVENTS_AT_A_TIME	1000
+
+/* what all events of an append have in common */
+typedef struct Common
+{
+	EsContext	context;
+	TimestampTz recorded_at;
+	FullTransactionId transaction;
+	int64		version;		/* of the first */
+	int64		position;
+} Common;
+
+/*
+ * set_text sets a nullable text column.
+ */
+static void
+set_text(TupleTableSlot *slot, AttrNumber attribute, text *value)
+{
+	slot->tts_values[attribute - 1] = PointerGetDatum(value);
+	slot->tts_isnull[attribute - 1] = (value == NULL);
+}
+
+/*
+ * fill_slot makes the row of the append's i-th event.
+ */
+static void
+fill_slot(TupleTableSlot *slot, EsAppend *append, int i, const Common *common)
+{
+	EsNewEvent *event = &append->events[i];
+	Datum	   *values = slot->tts_values;
+
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, false, ES_NATTS);
+	values[ES_ATT_GLOBAL_POSITION - 1] = Int64GetDatum(common->position + i);
+	values[ES_ATT_AGGREGATE_TYPE - 1] = PointerGetDatum(append->aggregate_type);
+	values[ES_ATT_AGGREGATE_ID - 1] = PointerGetDatum(append->aggregate_id);
+	values[ES_ATT_VERSION - 1] = Int64GetDatum(common->version + i);
+	values[ES_ATT_EVENT_ID - 1] = PointerGetDatum(event->event_id);
+	values[ES_ATT_EVENT_TYPE - 1] = PointerGetDatum(event->event_type);
+	values[ES_ATT_SCHEMA_VERSION - 1] = Int32GetDatum(event->schema_version);
+	values[ES_ATT_DATA - 1] = event->data;
+	values[ES_ATT_METADATA - 1] = event->metadata;
+	slot->tts_isnull[ES_ATT_METADATA - 1] = !event->has_metadata;
+	set_text(slot, ES_ATT_USER_ID, common->context.user_id);
+	set_text(slot, ES_ATT_CORRELATION_ID, common->context.correlation_id);
+	set_text(slot, ES_ATT_CAUSATION_ID, common->context.causation_id);
+	set_text(slot, ES_ATT_TRACEPARENT, common->context.traceparent);
+	values[ES_ATT_RECORDED_AT - 1] = TimestampTzGetDatum(common->recorded_at);
+	values[ES_ATT_OCCURRED_AT - 1] = TimestampTzGetDatum(event->occurred_at);
+	slot->tts_isnull[ES_ATT_OCCURRED_AT - 1] = !event->has_occurred_at;
+	values[ES_ATT_TRANSACTION - 1] = FullTransactionIdGetDatum(common->transaction);
+	ExecStoreVirtualTuple(slot);
+}
+
+/*
+ * insert_slots checks and writes a number of rows, their index entries, and
+ * queues their triggers.
+ */
+static void
+insert_slots(EsTarget *target, TupleTableSlot **slots, int nslots, BulkInsertState bulk)
+{
+	EState	   *estate = target->estate;
+	ResultRelInfo *relinfo = target->relinfo;
+
+	for (int i = 0; i < nslots; i++)
+	{
+		slots[i]->tts_tableOid = RelationGetRelid(target->rel);
+		ExecConstraints(relinfo, slots[i], estate);
+		ResetPerTupleExprContext(estate);
+	}
+
+	if (nslots == 1)
+		table_tuple_insert(target->rel, slots[0], estate->es_output_cid, 0, bulk);
+	else
+		table_multi_insert(target->rel, slots, nslots, estate->es_output_cid, 0, bulk);
+
+	for (int i = 0; i < nslots; i++)
+	{
+		List	   *recheck = es_insert_index_tuples(relinfo, slots[i], estate);
+
+		ExecARInsertTriggers(estate, relinfo, slots[i], recheck, NULL);
+		list_free(recheck);
+		ResetPerTupleExprContext(estate);
+	}
+}
+
+/*
+ * es_insert_direct writes an append's events after the stream's head; sets the
+ * result.
+ */
+void
+es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now)
+{
+	Common		common;
+	EsPartition partition;
+	EsTarget   *target;
+	TupleTableSlot **slots;
+	int			nslots = Min(append->nevents, EVENTS_AT_A_TIME);
+	BulkInsertState bulk = NULL;
+
+	es_context_get(&common.context);
+	common.recorded_at = Max(now, head->recorded_at);
+	common.transaction = GetTopFullTransactionId();
+	common.version = head->version + 1;
+
+	partition = *es_store_partition(append->store, common.recorded_at);
+	if (head->version == 0 || head->partition != partition.lower)
+		es_stream_enter_partition(append->store, append->aggregate_type, append->aggregate_id,
+								  head, &partition);
+	(void) es_position_latest_partition(partition.lower);
+
+	target = es_target_open(partition.relid);
+	slots = palloc(nslots * sizeof(TupleTableSlot *));
+	for (int i = 0; i < nslots; i++)
+		slots[i] = table_slot_create(target->rel, &target->estate->es_tupleTable);
+	if (append->nevents > EVENTS_AT_A_TIME)
+		bulk = GetBulkInsertState();
+
+	common.position = es_position_allocate(append->nevents);
+	for (int done = 0; done < append->nevents; done += nslots)
+	{
+		int			count = Min(nslots, append->nevents - done);
+
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < count; i++)
+			fill_slot(slots[i], append, done + i, &common);
+		insert_slots(target, slots, count, bulk);
+	}
+
+	if (bulk)
+		FreeBulkInsertState(bulk);
+	es_target_close(target);
+	pfree(slots);
+
+	append->version = common.version + append->nevents - 1;
+	append->position = common.position + append->nevents - 1;
+}

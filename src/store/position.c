@@ -1,0 +1,610 @@
+/*
+ * position.c
+ *		Global positions and the safe position, in shared memory.
+ *
+ * The order of things is what makes the safe position right.
+ *
+ *	An appender					A reader
+ *	1 lower bound := head		1 safe := head
+ *	2 publishes it in its slot	2 safe := minimum of safe and all slots
+ *	3 takes positions > head	3 takes its snapshot
+ *	4 inserts, commits
+ *	5 leaves the set of running
+ *	  transactions
+ *	6 clears its slot
+ *
+ * A position at or below what the reader finds was given out before the
+ * reader's step 1, by an appender whose step 2 came earlier still; so either
+ * the reader saw that slot, whose bound is lower than the position, or the
+ * slot was cleared before the reader's step 2, and then the reader's snapshot
+ * sees what the appender committed.
+ */
+#include "eventsrc.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "executor/tuptable.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "store/position.h"
+
+/* positions reserved at a time by one WAL record of the sequence */
+#define POSITIONS_RESERVED		4096
+
+#define SLOT_EMPTY				PG_UINT64_MAX
+
+/* what a backend's transaction has not decided; padded to a cache line */
+typedef union EsSlot
+{
+	struct
+	{
+		EsDatabase *database;	/* changes only while lower is SLOT_EMPTY */
+		pg_atomic_uint64 lower; /* all undecided positions exceed this */
+	}			s;
+	char		pad[64];
+} EsSlot;
+
+typedef struct EsPositionShared
+{
+	LWLock	   *lock;			/* guards the making of entries */
+	int			nslots;
+	EsSlot	   *slots;			/* one a backend */
+	EsDatabase	databases[FLEXIBLE_ARRAY_MEMBER];
+} EsPositionShared;
+
+static EsPositionShared *shared = NULL;
+static EsDatabase *my_database = NULL;
+static bool appending = false;	/* my slot is published */
+
+static void xact_callback(XactEvent event, void *arg);
+static void exit_callback(int code, Datum arg);
+
+/*
+ * shmem_size computes what the shared array of databases and slots takes.
+ */
+static Size
+shmem_size(void)
+{
+	Size		size;
+
+	size = offsetof(EsPositionShared, databases);
+	size = add_size(size, mul_size(es_setting_max_databases, sizeof(EsDatabase)));
+	size = CACHELINEALIGN(size);
+	return add_size(size, add_size(mul_size(MaxBackends, sizeof(EsSlot)), PG_CACHE_LINE_SIZE));
+}
+
+/*
+ * es_position_request_shmem asks for the shared memory of this file.
+ */
+void
+es_position_request_shmem(void)
+{
+	RequestAddinShmemSpace(shmem_size());
+	RequestNamedLWLockTranche("eventsrc_position", 1);
+}
+
+/*
+ * es_position_init_shmem finds or makes the shared memory of this file.
+ */
+void
+es_position_init_shmem(void)
+{
+	bool		found;
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared = ShmemInitStruct("eventsrc positions", shmem_size(), &found);
+	if (!found)
+	{
+		char	   *end;
+
+		shared->lock = &GetNamedLWLockTranche("eventsrc_position")->lock;
+		for (int i = 0; i < es_setting_max_databases; i++)
+		{
+			EsDatabase *db = &shared->databases[i];
+
+			db->dboid = InvalidOid;
+			db->sequence = InvalidOid;
+			pg_atomic_init_u64(&db->head, 0);
+			pg_atomic_init_u64(&db->reserved, 0);
+			pg_atomic_init_u64(&db->moves, 0);
+			pg_atomic_init_u64(&db->latest_partition, (uint64) PG_INT64_MIN);
+			pg_atomic_init_u32(&db->worker, 0);
+			pg_atomic_init_u64(&db->maintenance_asked, 0);
+			pg_atomic_init_u64(&db->maintenance_done, 0);
+			ConditionVariableInit(&db->moved);
+			ConditionVariableInit(&db->maintained);
+		}
+		end = (char *) &shared->databases[es_setting_max_databases];
+		shared->slots = (EsSlot *) CACHELINEALIGN(end);
+		shared->nslots = MaxBackends;
+		for (int i = 0; i < shared->nslots; i++)
+		{
+			shared->slots[i].s.database = NULL;
+			pg_atomic_init_u64(&shared->slots[i].s.lower, SLOT_EMPTY);
+		}
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/*
+ * es_position_init_backend registers what clears the slot at the end of a
+ * transaction.  Called in the postmaster; its children inherit it.
+ */
+void
+es_position_init_backend(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+}
+
+/*
+ * call_as_owner calls a sequence function of PostgreSQL with the rights of the
+ * sequence's owner; the roles that append have none on it.
+ */
+static Datum
+call_as_owner(PGFunction function, Oid sequence, Datum arg, int nargs, bool *isnull)
+{
+	LOCAL_FCINFO(fcinfo, 2);
+	Datum		result;
+	Oid			user;
+	int			context;
+	HeapTuple	tuple;
+	Oid			owner;
+
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(sequence));
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_ES_NOT_RUNNING),
+				 errmsg("sequence eventsrc.position is missing"),
+				 errhint("Run CREATE EXTENSION eventsrc.")));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+
+	InitFunctionCallInfoData(*fcinfo, NULL, nargs, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = ObjectIdGetDatum(sequence);
+	fcinfo->args[0].isnull = false;
+	if (nargs > 1)
+	{
+		fcinfo->args[1].value = arg;
+		fcinfo->args[1].isnull = false;
+	}
+
+	/* an error restores the user at the abort of the (sub)transaction */
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE);
+	result = function(fcinfo);
+	SetUserIdAndSecContext(user, context);
+	*isnull = fcinfo->isnull;
+	return result;
+}
+
+/*
+ * sequence_position reads where the sequence stands: every position ever given
+ * out is at or below it.
+ */
+static uint64
+sequence_position(Oid sequence)
+{
+	bool		isnull;
+	Datum		last;
+
+	last = call_as_owner(pg_sequence_last_value, sequence, (Datum) 0, 1, &isnull);
+	return isnull ? 0 : (uint64) DatumGetInt64(last);
+}
+
+/*
+ * entry_in_use tells whether a backend has undecided positions of an entry.
+ */
+static bool
+entry_in_use(EsDatabase *db)
+{
+	for (int i = 0; i < shared->nslots; i++)
+	{
+		if (shared->slots[i].s.database == db &&
+			pg_atomic_read_u64(&shared->slots[i].s.lower) != SLOT_EMPTY)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * es_database finds the shared entry of this database, or makes it from the
+ * sequence.  A dropped and re-created extension has another sequence and
+ * starts anew in the same entry.
+ */
+EsDatabase *
+es_database(void)
+{
+	Oid			sequence = es_position_sequence();
+	EsDatabase *entry = NULL;
+	EsDatabase *fresh = NULL;
+	uint64		start;
+
+	if (my_database && my_database->dboid == MyDatabaseId &&
+		my_database->sequence == sequence)
+		return my_database;
+
+	Assert(!appending || my_database);
+
+	/* catalogs are read before the lock is taken; a second maker finds the first's */
+	start = RecoveryInProgress() ? 0 : sequence_position(sequence);
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < es_setting_max_databases; i++)
+	{
+		EsDatabase *db = &shared->databases[i];
+
+		if (db->dboid == MyDatabaseId)
+		{
+			entry = db;
+			break;
+		}
+		if (fresh == NULL && !OidIsValid(db->dboid))
+			fresh = db;
+	}
+	if (entry && entry->sequence != sequence && !entry_in_use(entry))
+	{
+		pg_atomic_write_u64(&entry->head, start);
+		pg_atomic_write_u64(&entry->reserved, start);
+		entry->sequence = sequence;
+	}
+	else if (entry == NULL && fresh)
+	{
+		entry = fresh;
+		pg_atomic_write_u64(&entry->head, start);
+		pg_atomic_write_u64(&entry->reserved, start);
+		entry->sequence = sequence;
+		entry->dboid = MyDatabaseId;
+	}
+	LWLockRelease(shared->lock);
+
+	if (entry == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_ES_NOT_RUNNING),
+				 errmsg("eventsrc serves no more databases"),
+				 errdetail("The cluster was started with eventsrc.max_databases = %d.",
+						   es_setting_max_databases),
+				 errhint("Raise eventsrc.max_databases in postgresql.conf and restart the server.")));
+
+	my_database = entry;
+	return entry;
+}
+
+/*
+ * es_position_forget_database frees the entry of a dropped database.
+ */
+void
+es_position_forget_database(Oid dboid)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < es_setting_max_databases; i++)
+	{
+		if (shared->databases[i].dboid == dboid)
+		{
+			shared->databases[i].dboid = InvalidOid;
+			shared->databases[i].sequence = InvalidOid;
+		}
+	}
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * reserve moves the sequence, and so what a crash cannot take back, to at
+ * least the given position.  Other backends may use what one has reserved:
+ * their commits flush the WAL up to and beyond the sequence's record.
+ */
+static void
+reserve(EsDatabase *db, uint64 position)
+{
+	LOCKTAG		tag;
+	bool		isnull;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, ES_LOCK_RESERVE);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	if (pg_atomic_read_u64(&db->reserved) < position)
+	{
+		uint64		upto = position + POSITIONS_RESERVED;
+
+		(void) call_as_owner(setval_oid, db->sequence, Int64GetDatum((int64) upto), 2, &isnull);
+		pg_atomic_write_u64(&db->reserved, upto);
+	}
+	LockRelease(&tag, ExclusiveLock, false);
+}
+
+/*
+ * publish_slot declares, before the transaction takes its first position, that
+ * positions above the present head may be undecided.
+ */
+static void
+publish_slot(EsDatabase *db)
+{
+	static bool exit_registered = false;
+	EsSlot	   *slot = &shared->slots[es_my_proc_number()];
+
+	if (appending)
+		return;
+	if (!exit_registered)
+	{
+		on_shmem_exit(exit_callback, (Datum) 0);
+		exit_registered = true;
+	}
+	slot->s.database = db;
+	pg_write_barrier();
+	appending = true;
+	pg_atomic_write_u64(&slot->s.lower, pg_atomic_read_u64(&db->head));
+	/* published before any position is taken */
+	pg_memory_barrier();
+}
+
+/*
+ * es_position_allocate takes count (>= 1) consecutive positions for the
+ * current transaction and returns the first.  They are undecided, and hold the
+ * safe position back, until the transaction ends.
+ */
+int64
+es_position_allocate(int count)
+{
+	EsDatabase *db = es_database();
+	uint64		head;
+
+	publish_slot(db);
+	head = pg_atomic_read_u64(&db->head);
+	for (;;)
+	{
+		uint64		wanted = head + count;
+
+		if (wanted > pg_atomic_read_u64(&db->reserved))
+		{
+			reserve(db, wanted);
+			head = pg_atomic_read_u64(&db->head);
+			continue;
+		}
+		if (pg_atomic_compare_exchange_u64(&db->head, &head, wanted))
+			return (int64) head + 1;
+	}
+}
+
+/*
+ * es_position_import declares a position that comes with its event, from a
+ * publisher, as the current transaction's.
+ */
+void
+es_position_import(int64 position)
+{
+	publish_slot(es_database());
+	es_position_at_least(position);
+}
+
+/*
+ * es_position_at_least moves the head to at least the given position, as found
+ * in tables that were restored with their positions.
+ */
+void
+es_position_at_least(int64 position)
+{
+	EsDatabase *db = es_database();
+	uint64		head = pg_atomic_read_u64(&db->head);
+
+	if (head >= (uint64) position)
+		return;
+	if (pg_atomic_read_u64(&db->reserved) < (uint64) position)
+		reserve(db, (uint64) position);
+	while (head < (uint64) position &&
+		   !pg_atomic_compare_exchange_u64(&db->head, &head, (uint64) position))
+		;
+	pg_atomic_fetch_add_u64(&db->moves, 1);
+	ConditionVariableBroadcast(&db->moved);
+}
+
+/*
+ * es_position_latest_partition remembers that the partition that begins at the
+ * given moment holds events, and returns the latest that is known to.  So an
+ * append notices that the clock was set back over a partition's border.
+ */
+TimestampTz
+es_position_latest_partition(TimestampTz lower)
+{
+	EsDatabase *db = es_database();
+	uint64		latest = pg_atomic_read_u64(&db->latest_partition);
+
+	while ((TimestampTz) latest < lower &&
+		   !pg_atomic_compare_exchange_u64(&db->latest_partition, &latest, (uint64) lower))
+		;
+	return Max((TimestampTz) latest, lower);
+}
+
+/*
+ * es_position_head returns the highest position given out in this database.
+ */
+int64
+es_position_head(void)
+{
+	return (int64) pg_atomic_read_u64(&es_database()->head);
+}
+
+/*
+ * es_position_appending tells whether the transaction has taken positions.
+ */
+bool
+es_position_appending(void)
+{
+	return appending;
+}
+
+/*
+ * safe_position computes the safe position from shared memory; the caller takes
+ * its snapshot afterwards.
+ */
+static int64
+safe_position(EsDatabase *db)
+{
+	uint64		safe = pg_atomic_read_u64(&db->head);
+
+	/* the head is read before the slots */
+	pg_memory_barrier();
+	for (int i = 0; i < shared->nslots; i++)
+	{
+		EsSlot	   *slot = &shared->slots[i];
+		uint64		lower = pg_atomic_read_u64(&slot->s.lower);
+
+		if (lower >= safe)		/* also SLOT_EMPTY */
+			continue;
+		pg_read_barrier();
+		if (slot->s.database == db)
+			safe = lower;
+	}
+	/* and the slots before the snapshot */
+	pg_memory_barrier();
+	return (int64) safe;
+}
+
+/*
+ * published_position reads, on a standby, the row that the primary's worker
+ * writes: WAL replay shows the row only after every event that it covers.
+ */
+static int64
+published_position(void)
+{
+	Oid			relid = get_relname_relid("published_position", es_private_schema());
+	Relation	rel;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	Snapshot	snapshot;
+	int64		position = 0;
+
+	if (!OidIsValid(relid))
+		return 0;
+	rel = table_open(relid, AccessShareLock);
+	slot = table_slot_create(rel, NULL);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = table_beginscan(rel, snapshot, 0, NULL);
+	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+
+		position = DatumGetInt64(slot_getattr(slot, 2, &isnull));
+	}
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return position;
+}
+
+/*
+ * es_position_safe returns the safe position: every event at or below it is
+ * visible to a snapshot taken after this call, or will never exist.
+ */
+int64
+es_position_safe(void)
+{
+	if (RecoveryInProgress())
+		return published_position();
+	return safe_position(es_database());
+}
+
+/*
+ * es_position_wait sleeps until the safe position exceeds `after` or
+ * timeout_ms (-1: none) has passed; tells which (true: it does).  Not on a
+ * standby.  The caller must hold no transaction that others wait for.
+ */
+bool
+es_position_wait(int64 after, long timeout_ms, uint32 wait_event)
+{
+	EsDatabase *db = es_database();
+	TimestampTz start = GetCurrentTimestamp();
+	bool		moved = true;
+
+	ConditionVariablePrepareToSleep(&db->moved);
+	while (safe_position(db) <= after)
+	{
+		long		left = -1;
+
+		if (timeout_ms >= 0)
+		{
+			left = timeout_ms - TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+			if (left <= 0)
+			{
+				moved = false;
+				break;
+			}
+		}
+		(void) ConditionVariableTimedSleep(&db->moved, left, wait_event);
+	}
+	ConditionVariableCancelSleep();
+	return moved;
+}
+
+/*
+ * clear_slot declares this transaction's positions decided and wakes readers.
+ */
+static void
+clear_slot(void)
+{
+	EsSlot	   *slot = &shared->slots[es_my_proc_number()];
+	EsDatabase *db = slot->s.database;
+
+	/* what was committed is visible before the slot says so */
+	pg_memory_barrier();
+	pg_atomic_write_u64(&slot->s.lower, SLOT_EMPTY);
+	appending = false;
+
+	pg_atomic_fetch_add_u64(&db->moves, 1);
+	ConditionVariableBroadcast(&db->moved);
+}
+
+/*
+ * xact_callback clears the slot once the transaction has left the set of
+ * running ones: XACT_EVENT_COMMIT and _ABORT come after
+ * ProcArrayEndTransaction().
+ */
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	if (!appending)
+		return;
+
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+			clear_slot();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			ereport(ERROR,
+					(errcode(ERRCODE_ES_PREPARED),
+					 errmsg("cannot PREPARE a transaction that has appended events"),
+					 errdetail("Its positions would stay undecided, and hold every reader back, until somebody finishes it."),
+					 errhint("Commit the events in a transaction of their own, or use a saga instead of two-phase commit.")));
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * exit_callback clears the slot of a backend that leaves; the abort of its
+ * transaction came before.
+ */
+static void
+exit_callback(int code, Datum arg)
+{
+	if (appending)
+		clear_slot();
+}
