@@ -87,8 +87,8 @@ static RuleKind rule_of(const char *name, const char **reason);
 static void check_place(const char *name, RuleKind kind, bool on_server);
 static void check_privilege(const char *name, RuleKind kind);
 static void check_value(const char *name, const char *value);
-static bool is_producer_property(const char *name);
-static List *producer_properties(void);
+static bool is_consumer_property(const char *name);
+static List *list_properties(const char *users);
 static bool is_enabled(List *options, const char *name);
 
 /*
@@ -214,7 +214,7 @@ check_value(const char *name, const char *value)
 
 	if (result == RD_KAFKA_CONF_UNKNOWN)
 	{
-		char	   *closest = es_closest_name(name, producer_properties());
+		char	   *closest = es_closest_name(name, list_properties("*P"));
 
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
@@ -244,7 +244,7 @@ check_value(const char *name, const char *value)
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 errmsg("invalid value for option \"%s\"", name),
 				 errdetail("It must begin with https:// or http://.")));
-	if (!is_producer_property(name))
+	if (is_consumer_property(name))
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 				 errmsg("option \"%s\" is of no use to a relay", name),
@@ -252,14 +252,14 @@ check_value(const char *name, const char *value)
 }
 
 /*
- * is_producer_property tells whether a property means something to producers.
+ * is_consumer_property tells whether a property means nothing to producers.
  */
 static bool
-is_producer_property(const char *name)
+is_consumer_property(const char *name)
 {
 	ListCell   *cell;
 
-	foreach(cell, producer_properties())
+	foreach(cell, list_properties("C"))
 	{
 		if (strcmp(lfirst(cell), name) == 0)
 			return true;
@@ -268,11 +268,12 @@ is_producer_property(const char *name)
 }
 
 /*
- * producer_properties lists librdkafka's properties that are not for consumers
- * only, as its own documentation has them: lines "name | C/P | …".
+ * list_properties lists librdkafka's properties for the given users ("P"
+ * producers, "C" consumers, "*" both), as its own documentation has them:
+ * lines "name | * | …".
  */
 static List *
-producer_properties(void)
+list_properties(const char *users)
 {
 	List	   *names = NIL;
 	char	   *text = NULL;
@@ -292,9 +293,8 @@ producer_properties(void)
 		const char *reason;
 		char	   *name;
 
-		if (bar == NULL)
-			continue;
-		if (strncmp(bar, "|  *  |", 7) != 0 && strncmp(bar, "|  P  |", 7) != 0)
+		if (bar == NULL || strlen(bar) < 7 || strchr(users, bar[3]) == NULL ||
+			strncmp(bar, "|  ", 3) != 0 || strncmp(bar + 4, "  |", 3) != 0)
 			continue;
 		name = pnstrdup(line, strcspn(line, " |"));
 		if (rule_of(name, &reason) != RULE_OWNED && *name != '\0')
