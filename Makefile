@@ -4,6 +4,10 @@
 #   make demo       the tour: builds, starts a throw-away server, plays the story
 #   make test       everything on the machine's own PostgreSQL
 #   make matrix     the same on PostgreSQL 17, 18 and an assertion-enabled 18
+#   make bench      how fast it is
+#   make format     pgindent; make format-check only looks
+#   make dist       a zip of the committed tree, for PGXN
+#   make installcheck   regress and isolation tests on the running server that PGHOST, PGPORT name
 
 EXTENSION  = eventsrc
 EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" eventsrc.control)
@@ -27,11 +31,19 @@ REGRESS = $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
 REGRESS_OPTS = --inputdir=test --load-extension=eventsrc
 ISOLATION = $(sort $(patsubst test/specs/%.spec,%,$(wildcard test/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test --load-extension=eventsrc
-TAP_TESTS = 0
+
+# These install what they need themselves: they must work before PostgreSQL is there.
+TOOL_GOALS = test matrix demo bench format format-check dist
+.PHONY: $(TOOL_GOALS)
 
 PG_CONFIG ?= pg_config
+ifneq ($(filter-out $(TOOL_GOALS),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq ($(PGXS),)
+$(error $(PG_CONFIG) was not found: install postgresql-server-dev-NN, or name it as PG_CONFIG=...)
+endif
 include $(PGXS)
+endif
 
 all: sql/$(EXTENSION)--$(EXTVERSION).sql
 
@@ -41,3 +53,28 @@ sql/$(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS:%=sql/%.sql) eventsrc.control M
 
 # Every object depends on every header: the tree is small.
 $(OBJS): $(wildcard src/*.h src/*/*.h)
+
+test:
+	@test/setup/test.sh
+
+matrix:
+	@test/setup/matrix.sh
+
+demo:
+	@test/setup/install.sh demo
+	@demo/demo.sh
+
+bench:
+	@test/setup/install.sh bench
+	@test/bench/run.sh
+
+format:
+	@test/setup/format.sh
+
+format-check:
+	@test/setup/format.sh check
+
+dist:
+	@grep -q '"version": "$(EXTVERSION)\(\.0\)\?"' META.json || { echo "META.json names another version than eventsrc.control"; exit 1; }
+	@mkdir -p dist
+	git archive --format zip --prefix $(EXTENSION)-$(EXTVERSION)/ -o dist/$(EXTENSION)-$(EXTVERSION).zip HEAD

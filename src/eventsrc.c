@@ -33,6 +33,7 @@
 #include "relay/relay.h"
 #include "store/position.h"
 #include "store/store.h"
+#include "worker/worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -213,6 +214,7 @@ request_shmem(void)
 		previous_shmem_request_hook();
 	es_position_request_shmem();
 	es_relay_request_shmem();
+	es_worker_request_shmem();
 }
 
 /*
@@ -225,6 +227,7 @@ init_shmem(void)
 		previous_shmem_startup_hook();
 	es_position_init_shmem();
 	es_relay_init_shmem();
+	es_worker_init_shmem();
 }
 
 /*
@@ -265,6 +268,10 @@ define_settings(void)
 							"Months for which partitions are made in advance.",
 							NULL, &es_setting_partitions_ahead, 2, 0, 120,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eventsrc.launcher_naptime",
+							"Time between the launcher's looks for new databases.",
+							NULL, &es_setting_launcher_naptime, 60, 1, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("eventsrc");
 }
 
@@ -291,4 +298,6 @@ _PG_init(void)
 	es_position_init_backend();
 	es_append_install_hooks();
 	es_relay_init();
+	es_worker_register_launcher();
+	es_worker_install_hooks();
 }

@@ -287,6 +287,35 @@ es_database(void)
 }
 
 /*
+ * detach_worker takes the database's worker off its entry, at its exit.
+ */
+static void
+detach_worker(int code, Datum arg)
+{
+	EsDatabase *db = (EsDatabase *) DatumGetPointer(arg);
+
+	pg_atomic_write_u32(&db->worker, 0);
+	ConditionVariableBroadcast(&db->maintained);
+}
+
+/*
+ * es_position_attach_worker declares this process the database's worker, which
+ * makes partitions for appends that ask; until it exits.
+ */
+void
+es_position_attach_worker(void)
+{
+	static bool attached = false;
+	EsDatabase *db = es_database();
+
+	if (attached)
+		return;
+	pg_atomic_write_u32(&db->worker, (uint32) MyProcPid);
+	on_shmem_exit(detach_worker, PointerGetDatum(db));
+	attached = true;
+}
+
+/*
  * es_position_forget_database frees the entry of a dropped database.
  */
 void

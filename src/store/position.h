@@ -46,6 +46,7 @@ extern void es_position_init_shmem(void);	/* shmem_startup_hook */
 extern void es_position_init_backend(void); /* registers the transaction callbacks */
 
 extern EsDatabase *es_database(void);
+extern void es_position_attach_worker(void);
 extern void es_position_forget_database(Oid dboid);
 
 extern int64 es_position_allocate(int count);

@@ -18,6 +18,9 @@ extern void es_worker_init_shmem(void);
 extern void es_worker_register_launcher(void);
 extern void es_worker_install_hooks(void);	/* ProcessUtility: DROP DATABASE, … */
 
+/* setting eventsrc.launcher_naptime, in seconds */
+extern int	es_setting_launcher_naptime;
+
 /*
  * es_worker_wake wakes the worker of a database, or has the launcher start
  * one; safe in a transaction callback.
@@ -60,5 +63,16 @@ extern pid_t es_worker_pid(Oid dboid, const char *kind, int64 id);	/* 0: not run
  */
 extern int64 es_worker_begin(Datum main_arg, const char *kind);
 extern bool es_worker_should_leave(void);
+
+/*
+ * es_worker_enter starts a transaction with an active snapshot, in which the
+ * extension is there and cannot be dropped; false, without a transaction, if it
+ * was dropped (or dropped and made anew): the worker is to exit(0).
+ * es_worker_finish pops the snapshot and commits.  activity is what
+ * pg_stat_activity shows meanwhile.  For tasks and supervised workers, which
+ * need not use them.
+ */
+extern bool es_worker_enter(const char *activity);
+extern void es_worker_finish(void);
 
 #endif							/* EVENTSRC_WORKER_H */

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# test.sh: make test.  Installs what is missing and runs all suites on the machine's own PostgreSQL.
+# Ends with the line "N passed, N failed".  SUITES="regress tap" runs only those.
+# shellcheck source=test/setup/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+tally=${ES_TALLY:-}
+[ -n "$tally" ] || { ES_TALLY=$(mktemp); export ES_TALLY; }
+"$ES_ROOT/test/setup/install.sh" test
+# shellcheck disable=SC2086  # words
+"$ES_ROOT/test/setup/suites.sh" "PostgreSQL $ES_VERSION" "$(own_pg_config)" \
+    ${SUITES:-regress isolation pgtap tap broker} && status=0 || status=1
+[ -n "$tally" ] || print_tally "$ES_TALLY"
+exit "$status"

@@ -1,0 +1,277 @@
+# EventsrcTest: what the TAP tests of eventsrc share.  It hides how PostgreSQL::Test differs between
+# PostgreSQL 15, 17 and 18, and runs Apache Kafka.
+#
+#     use FindBin;
+#     use lib $FindBin::RealBin;
+#     use EventsrcTest;
+#
+#     my $node = new_node('main');                   # initialised, configured, started
+#     create_extension($node);                       # in the database postgres; or name another
+#     wait_until($node, 'SELECT ...', 'what it is'); # until the query gives t; fails the test after 3 minutes
+#     is(sqlstate_of($node, 'SELECT ...'), 'VE001', 'a conflict is refused');
+#
+#     my $session = new_session($node);              # a psql that stays open
+#     $session->query('BEGIN');                      # returns what the statements print
+#     $session->start('SELECT pg_sleep(1)');         # does not wait ...
+#     $session->result;                              # ... this does
+#     $session->quit;
+#
+#     my $kafka = new_kafka();                       # a real broker; needs test/setup/install.sh test
+#     $kafka->address;  $kafka->stop;  $kafka->start;  $kafka->kill9;
+#     my @messages = $kafka->messages('topic');      # see below
+#     $kafka->wait_for_messages('topic', 100);
+package EventsrcTest;
+
+use strict;
+use warnings;
+use Exporter 'import';
+use File::Basename qw(dirname);
+use IPC::Run ();
+use JSON::PP ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+our @EXPORT = qw(new_node create_extension wait_until sqlstate_of new_session new_kafka);
+
+# How long to wait for what should come soon, in seconds.
+our $PATIENCE = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
+
+# new_node makes, configures and starts a cluster with eventsrc loaded.
+#     options: start => 0 only makes it; preload => '' does not load eventsrc; conf => 'more lines';
+#     standbys => 1 lets it have streaming standbys; further ones go to init().
+sub new_node
+{
+	my ($name, %option) = @_;
+	my $start = delete $option{start} // 1;
+	my $preload = delete $option{preload} // 'eventsrc';
+	my $conf = delete $option{conf} // '';
+	my $standbys = delete $option{standbys};
+
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	$node->init(
+		allows_streaming => $standbys ? 1 : 0,
+		extra => [ '--locale=C.UTF-8', '--encoding=UTF8' ],
+		%option);
+	$node->append_conf('postgresql.conf', <<"END");
+shared_preload_libraries = '$preload'
+max_worker_processes = 20
+wal_level = logical
+max_prepared_transactions = 5
+log_line_prefix = '%m [%p] %b %q%a '
+$conf
+END
+	$node->start if $start;
+	return $node;
+}
+
+# create_extension makes the extension in a database, which it makes too if need be.
+sub create_extension
+{
+	my ($node, $database) = @_;
+	$database //= 'postgres';
+	$node->safe_psql('postgres', qq{CREATE DATABASE "$database"})
+	  if $node->safe_psql('postgres', qq{SELECT count(*) FROM pg_database WHERE datname = '$database'}) eq '0';
+	$node->safe_psql($database, 'CREATE EXTENSION eventsrc');
+	return;
+}
+
+# wait_until waits for a query to give what is expected (t unless told), and fails the test if it never does.
+sub wait_until
+{
+	my ($node, $query, $what, $expected, $database) = @_;
+	$expected //= 't';
+	my $ok = $node->poll_query_until($database // 'postgres', $query, $expected);
+	ok($ok, $what // "waited for $query");
+	return $ok;
+}
+
+# sqlstate_of runs statements and returns the SQLSTATE of the error, or 00000.
+sub sqlstate_of
+{
+	my ($node, $statements, $database) = @_;
+	my ($status, $out, $err) =
+	  $node->psql($database // 'postgres', "\\set VERBOSITY verbose\n$statements", on_error_stop => 1);
+	return '00000' if !$status;
+	return $1 if $err =~ /(?:ERROR|FATAL|PANIC):\s+([0-9A-Z]{5}):/;
+	return "no SQLSTATE: $err";
+}
+
+# new_session opens a psql that stays connected.
+#     options: database => 'postgres', user => name
+sub new_session
+{
+	my ($node, %option) = @_;
+	my $database = $option{database} // 'postgres';
+	my $connection = $node->connstr($database);
+	$connection .= " user=$option{user}" if $option{user};
+	my $self = bless { in => '', out => '', err => '', count => 0 }, 'EventsrcTest::Session';
+	$self->{run} = IPC::Run::start(
+		[ 'psql', '-X', '-A', '-t', '-q', '-v', 'VERBOSITY=verbose', '-d', $connection, '-f', '-' ],
+		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err},
+		$self->{timer} = IPC::Run::timeout($PATIENCE));
+	$self->query('SELECT 1') eq '1' or die "cannot connect: $self->{last_error}";
+	return $self;
+}
+
+# new_kafka starts a broker of its own, which stops when the test ends.
+sub new_kafka
+{
+	my $self = bless { folder => PostgreSQL::Test::Utils::tempdir('kafka') }, 'EventsrcTest::Kafka';
+	$self->start;
+	return $self;
+}
+
+package EventsrcTest::Session;
+
+# query runs statements and returns what they print; errors are in last_error.
+sub query
+{
+	my ($self, $statements) = @_;
+	$self->start($statements);
+	return $self->result;
+}
+
+# start sends statements without waiting.
+sub start
+{
+	my ($self, $statements) = @_;
+	my $mark = 'end-of-statements-' . ++$self->{count};
+	$self->{mark} = $mark;
+	$self->{out} = $self->{err} = '';
+	$self->{in} .= "$statements\n;\n\\echo $mark\n\\warn $mark\n";
+	$self->{timer}->start($EventsrcTest::PATIENCE);
+	$self->{run}->pump_nb;
+	return;
+}
+
+# result waits for what start sent and returns what it printed.
+sub result
+{
+	my ($self) = @_;
+	my $mark = $self->{mark};
+	eval { $self->{run}->pump until $self->{out} =~ /^\Q$mark\E$/m && $self->{err} =~ /^\Q$mark\E$/m; 1 }
+	  or die "psql gave no answer: $@ $self->{out} $self->{err}";
+	$self->{timer}->reset;
+	my ($out, $err) = ($self->{out}, $self->{err});
+	s/^\Q$mark\E\n//m for $out, $err;
+	chomp $out;
+	$self->{last_error} = $err;
+	return $out;
+}
+
+# last_error returns what the last statements wrote to standard error, SQLSTATEs included.
+sub last_error { return $_[0]{last_error}; }
+
+# pid returns the process id of the session's backend.
+sub pid { return $_[0]->query('SELECT pg_backend_pid()'); }
+
+# quit ends the session.
+sub quit
+{
+	my ($self) = @_;
+	return unless $self->{run};
+	$self->{in} .= "\\q\n";
+	$self->{timer}->start($EventsrcTest::PATIENCE);
+	my $ok = eval { $self->{run}->finish };
+	$self->{run}->kill_kill unless defined $ok;
+	delete $self->{run};
+	return;
+}
+
+package EventsrcTest::Kafka;
+
+# control calls test/setup/kafka.sh and returns what it prints.
+sub control
+{
+	my ($self, $act) = @_;
+	my $script = File::Basename::dirname(__FILE__) . '/../setup/kafka.sh';
+	my ($out, $err) = ('', '');
+	IPC::Run::run([ 'bash', $script, $act, $self->{folder} ], '<', \undef, '>', \$out, '2>', \$err)
+	  or die "kafka.sh $act: $err";
+	chomp $out;
+	return $out;
+}
+
+# start starts the broker, after stop or kill9 at the same address and with its old data.
+sub start { my ($self) = @_; $self->{address} = $self->control('up'); return; }
+
+# stop stops the broker in good order.
+sub stop { $_[0]->control('down'); return; }
+
+# kill9 kills the broker as a crash would.
+sub kill9 { $_[0]->control('kill9'); return; }
+
+# address returns host:port.
+sub address { return $_[0]{address}; }
+
+# messages returns all messages of a topic (in scalar context their number), to its end now, sorted by
+# partition and offset, each as
+# {partition, offset, key, payload, headers => {name => value}, ts}; value is payload read as JSON, if it is.
+# A topic that does not exist has none.
+#     isolation => 'read_uncommitted' shows also what a producer's transaction has not committed
+sub messages
+{
+	my ($self, $topic, %option) = @_;
+	my $isolation = $option{isolation} // 'read_committed';
+	my ($out, $err) = ('', '');
+	my $ok = IPC::Run::run(
+		[
+			'timeout', $EventsrcTest::PATIENCE, 'kcat', '-C', '-q', '-e', '-J', '-b', $self->{address},
+			'-t', $topic, '-o', 'beginning', '-X', "isolation.level=$isolation",
+			'-X', 'allow.auto.create.topics=false'
+		],
+		'<', \undef, '>', \$out, '2>', \$err);
+	my @messages;
+	return @messages if !$ok && $err =~ /Unknown topic|unknown topic|Topic .* error/;
+	die "kcat: $err" unless $ok;
+	my $json = JSON::PP->new->utf8->allow_nonref;
+	foreach my $line (split /\n/, $out)
+	{
+		my $message = $json->decode($line);
+		$message->{headers} = { @{ $message->{headers} // [] } };
+		$message->{value} = eval { JSON::PP->new->allow_nonref->decode($message->{payload}) };
+		push @messages, $message;
+	}
+	@messages = sort { $a->{partition} <=> $b->{partition} || $a->{offset} <=> $b->{offset} } @messages;
+	return @messages;
+}
+
+# wait_for_messages waits until a topic has at least so many messages and returns them all; it gives up,
+# with what there is, after 3 minutes.
+sub wait_for_messages
+{
+	my ($self, $topic, $count, %option) = @_;
+	my $end = Time::HiRes::time() + $EventsrcTest::PATIENCE;
+	my @messages;
+	while (1)
+	{
+		@messages = eval { $self->messages($topic, %option) };
+		return @messages if @messages >= $count || Time::HiRes::time() > $end;
+		Time::HiRes::usleep(300_000);
+	}
+}
+
+# produce writes messages to a topic, as another application would: [key, payload] each.
+sub produce
+{
+	my ($self, $topic, @messages) = @_;
+	my $in = join '', map { "$_->[0]\t$_->[1]\n" } @messages;
+	my $err = '';
+	IPC::Run::run([ 'kcat', '-P', '-b', $self->{address}, '-t', $topic, '-K', "\t" ],
+		'<', \$in, '>', \my $out, '2>', \$err)
+	  or die "kcat: $err";
+	return;
+}
+
+# DESTROY sees to it that no broker outlives its test.
+sub DESTROY
+{
+	my ($self) = @_;
+	local ($?, $@);
+	eval { $self->control('kill9') };
+	return;
+}
+
+1;
