@@ -384,7 +384,8 @@ static void
 take_log(const rd_kafka_t *producer, int level, const char *facility, const char *text)
 {
 	/* syslog's levels: 4 is a warning; what take_error() gets is not repeated */
-	ereport(level <= 4 && strcmp(facility, "FAIL") != 0 && strcmp(facility, "ERROR") != 0 ?
+	ereport(level <= 4 && strcmp(facility, "FAIL") != 0 &&
+			strcmp(facility, "ERROR") != 0 && strcmp(facility, "CONFWARN") != 0 ?
 			LOG : DEBUG1,
 			(errmsg_internal("relay: %s: %s", facility, text)));
 }
