@@ -109,6 +109,12 @@ es_kafka_check_option(const char *name, const char *value, bool on_server)
 
 	/* before librdkafka sees the value: it may act on it */
 	check_privilege(name, kind);
+	if (strcmp(name, "sasl.oauthbearer.token.endpoint.url") == 0 &&
+		strncmp(value, "https://", 8) != 0 && strncmp(value, "http://", 7) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\"", name),
+				 errdetail("It must begin with https:// or http://, as it must not read files.")));
 	check_value(name, value);
 	check_place(name, kind, on_server);
 }
@@ -238,12 +244,6 @@ check_value(const char *name, const char *value)
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 errmsg("invalid value for option \"%s\"", name),
 				 errdetail("The idempotent producer allows at most 5.")));
-	if (strcmp(name, "sasl.oauthbearer.token.endpoint.url") == 0 &&
-		strncmp(value, "https://", 8) != 0 && strncmp(value, "http://", 7) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("invalid value for option \"%s\"", name),
-				 errdetail("It must begin with https:// or http://.")));
 	if (is_consumer_property(name))
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
