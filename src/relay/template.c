@@ -21,6 +21,7 @@ typedef enum Field
 } Field;
 
 static Field match_field(const char *open, const char **after);
+static void append_legal(StringInfo buffer, const char *value);
 static bool is_topic_char(char c);
 static void refuse_topic(const char *template, const char *detail);
 
@@ -97,7 +98,7 @@ es_kafka_topic(StringInfo buffer, const char *template, const char *store,
 			}
 		}
 		if (value != NULL)
-			appendStringInfoString(buffer, value);
+			append_legal(buffer, value);
 		else
 			appendStringInfoChar(buffer, *p);
 		p = after;
@@ -108,17 +109,23 @@ es_kafka_topic(StringInfo buffer, const char *template, const char *store,
 		buffer->len = TOPIC_LENGTH;
 		buffer->data[buffer->len] = '\0';
 	}
-	for (int i = 0; i < buffer->len; i++)
-	{
-		if (!is_topic_char(buffer->data[i]))
-			buffer->data[i] = '_';
-	}
 	if (buffer->len == 0 ||
 		strcmp(buffer->data, ".") == 0 || strcmp(buffer->data, "..") == 0)
 	{
 		resetStringInfo(buffer);
 		appendStringInfoChar(buffer, '_');
 	}
+}
+
+/*
+ * append_legal appends an event's value, with '_' for each character that
+ * cannot stand in a topic's name.
+ */
+static void
+append_legal(StringInfo buffer, const char *value)
+{
+	for (const char *p = value; *p != '\0'; p += pg_mblen(p))
+		appendStringInfoChar(buffer, is_topic_char(*p) ? *p : '_');
 }
 
 /*
