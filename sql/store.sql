@@ -148,7 +148,7 @@ BEGIN
         ) USING heap;
         CREATE TABLE %1$I.aggregates (
             aggregate_type  text COLLATE "C" PRIMARY KEY,
-            reducer         regprocedure,
+            reducer         text,
             initial         jsonb NOT NULL DEFAULT '{}',
             snapshot_every  int NOT NULL DEFAULT 100 CHECK (snapshot_every >= 0)
         ) USING heap;
@@ -159,6 +159,8 @@ BEGIN
         CREATE TRIGGER eventsrc_append BEFORE INSERT ON %1$I.events
             FOR EACH ROW EXECUTE FUNCTION eventsrc.append_trigger();
         ALTER TABLE %1$I.events ENABLE ALWAYS TRIGGER eventsrc_append;
+        CREATE TRIGGER eventsrc_snapshot AFTER INSERT ON %1$I.events
+            FOR EACH ROW WHEN (NEW.version %% 100 = 0) EXECUTE FUNCTION eventsrc.snapshot_trigger();
         $ddl$, store);
     PERFORM eventsrc.add_partitions(format('%I.events', store)::regclass,
                                     now(),

@@ -156,4 +156,14 @@ es_tuplesort_getint64(Tuplesortstate *state, int64 *value)
 	pg_database_ownercheck((oid), (user))
 #endif
 
+/* --- state --- */
+
+#if PG_VERSION_NUM >= 180000
+#define es_primary_key_index(relation) \
+	RelationGetPrimaryKeyIndex(relation, false)
+#else
+#define es_primary_key_index(relation) \
+	RelationGetPrimaryKeyIndex(relation)
+#endif
+
 #endif							/* EVENTSRC_COMPAT_H */
