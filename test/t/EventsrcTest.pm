@@ -151,7 +151,7 @@ sub result
 {
 	my ($self) = @_;
 	my $mark = $self->{mark};
-	eval { $self->{run}->pump until $self->{out} =~ /^\Q$mark\E$/m && $self->{err} =~ /^\Q$mark\E$/m; 1 }
+	eval { $self->{run}->pump until $self->{out} =~ /^\Q$mark\E\n/m && $self->{err} =~ /^\Q$mark\E\n/m; 1 }
 	  or die "psql gave no answer: $@ $self->{out} $self->{err}";
 	$self->{timer}->reset;
 	my ($out, $err) = ($self->{out}, $self->{err});
