@@ -105,6 +105,7 @@ run(EsAppend *append)
 {
 	TimestampTz now;
 	EsStreamHead head;
+	uint64		hash;
 
 	if (!append->store->plain_append ||
 		check_enable_rls(append->store->events, InvalidOid, false) == RLS_ENABLED)
@@ -114,11 +115,14 @@ run(EsAppend *append)
 	}
 
 	es_store_check_acl(append->store, ACL_INSERT);
-	es_stream_lock(append->store, append->aggregate_type, append->aggregate_id);
+	hash = es_stream_lock(append->store, append->aggregate_type, append->aggregate_id);
 	now = GetCurrentTimestamp();
-	es_stream_head(append->store, append->aggregate_type, append->aggregate_id, now, &head);
-	if (es_arbitrate(append, &head))
-		es_insert_direct(append, &head, now);
+	es_stream_head(append->store, append->aggregate_type, append->aggregate_id,
+				   hash, append->expected, now, &head);
+	if (!es_arbitrate(append, &head))
+		return;
+	es_insert_direct(append, &head, now);
+	es_stream_remember(hash, append->version);
 }
 
 /*

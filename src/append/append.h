@@ -62,9 +62,10 @@ typedef struct EsAppend
 } EsAppend;
 
 /* arbitrate.c */
-extern void es_stream_lock(EsStore *store, text *aggregate_type, text *aggregate_id);
+extern uint64 es_stream_lock(EsStore *store, text *aggregate_type, text *aggregate_id);
 extern void es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
-						   TimestampTz now, EsStreamHead *head);
+						   uint64 hash, int64 expected, TimestampTz now, EsStreamHead *head);
+extern void es_stream_remember(uint64 hash, int64 version);
 extern bool es_arbitrate(EsAppend *append, const EsStreamHead *head);
 
 /* stream.c */

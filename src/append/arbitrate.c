@@ -33,10 +33,33 @@
 #define MAX_STREAM_LOCKS		512
 
 /*
- * es_stream_lock makes this transaction the only appender of a stream until it
- * ends.
+ * The versions that this backend saw streams at, by their hash.  Only a place
+ * to begin a probe at: if the stream is not there any more, which a rollback
+ * can bring about, the probe begins anew without it.
+ */
+#define HINTS					16384
+
+static struct
+{
+	uint64		hash;
+	int64		version;
+}			hints[HINTS];
+
+/*
+ * es_stream_remember notes the version of the stream with a hash.
  */
 void
+es_stream_remember(uint64 hash, int64 version)
+{
+	hints[hash % HINTS].hash = hash;
+	hints[hash % HINTS].version = version;
+}
+
+/*
+ * es_stream_lock makes this transaction the only appender of a stream until it
+ * ends.  Returns the stream's hash.
+ */
+uint64
 es_stream_lock(EsStore *store, text *aggregate_type, text *aggregate_id)
 {
 	static FullTransactionId counted = {0};
@@ -65,18 +88,19 @@ es_stream_lock(EsStore *store, text *aggregate_type, text *aggregate_id)
 	}
 	else
 		(void) LockAcquire(&bucket, ExclusiveLock, false, false);
+	return hash;
 }
 
 /*
- * probe reads a stream's last event in one partition; false if it has none
- * there.
+ * probe reads a stream's last event in one partition, if its version is at
+ * least from_version; false if there is none.
  */
 static bool
 probe(EsStore *store, int partition, text *aggregate_type, text *aggregate_id,
-	  EsStreamHead *head)
+	  int64 from_version, EsStreamHead *head)
 {
 	EsScan	   *scan = es_scan_stream_in(store, partition, aggregate_type, aggregate_id,
-										 SnapshotSelf);
+										 from_version, SnapshotSelf);
 	TupleTableSlot *slot = es_scan_next(scan);
 	bool		isnull;
 	bool		found = (slot != NULL);
@@ -99,16 +123,19 @@ probe(EsStore *store, int partition, text *aggregate_type, text *aggregate_id,
 }
 
 /*
- * es_stream_head finds where a stream stands; the caller holds its lock.  The
+ * es_stream_head finds where a stream stands; the caller holds its lock.
+ * expected (ES_EXPECT_ANY if nothing is) only makes the probe shorter: an index
+ * scan reads all that matches on a page, and that is all of a short stream.  The
  * partition of the present moment is tried first; the row in "streams" is read
  * only if the stream has no event there, or if a later partition has events
  * (the clock was set back).
  */
 void
 es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
-			   TimestampTz now, EsStreamHead *head)
+			   uint64 hash, int64 expected, TimestampTz now, EsStreamHead *head)
 {
 	int			current = es_store_find_partition(store, now);
+	int64		hint = expected;
 	int			first;
 	int			last;
 
@@ -125,8 +152,15 @@ es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
 
 		if (es_position_latest_partition(DT_NOBEGIN) > lower)
 			current = -1;
-		else if (probe(store, current, aggregate_type, aggregate_id, head))
-			return;
+		else
+		{
+			if (hints[hash % HINTS].hash == hash)
+				hint = Max(hint, hints[hash % HINTS].version);
+			if (hint > 1 && probe(store, current, aggregate_type, aggregate_id, hint, head))
+				return;
+			if (probe(store, current, aggregate_type, aggregate_id, 0, head))
+				return;
+		}
 	}
 
 	head->row_read = true;
@@ -136,7 +170,7 @@ es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
 		return;
 	for (int i = last; i >= first; i--)
 	{
-		if (i != current && probe(store, i, aggregate_type, aggregate_id, head))
+		if (i != current && probe(store, i, aggregate_type, aggregate_id, 0, head))
 			return;
 	}
 }

@@ -150,15 +150,16 @@ fill_in(Row *row, EsStore *store, EsPartition *partition)
 	EsAppend	append = {0};
 	EsAppend   *checked = &append;
 	TimestampTz now;
+	uint64		hash;
 	bool		mine = is_pending(store, type, id);
 
 	(void) row_text(row, ES_ATT_EVENT_TYPE, ES_MAX_TYPE);
 	if (!row->nulls[ES_ATT_EVENT_ID - 1])
 		(void) row_text(row, ES_ATT_EVENT_ID, ES_MAX_TYPE);
 
-	es_stream_lock(store, type, id);
+	hash = es_stream_lock(store, type, id);
 	now = GetCurrentTimestamp();
-	es_stream_head(store, type, id, now, &head);
+	es_stream_head(store, type, id, hash, ES_EXPECT_ANY, now, &head);
 
 	/* who wins */
 	append.store = store;
@@ -194,6 +195,7 @@ fill_in(Row *row, EsStore *store, EsPartition *partition)
 	(void) es_position_latest_partition(partition->lower);
 
 	set_value(row, ES_ATT_VERSION, Int64GetDatum(head.version + 1));
+	es_stream_remember(hash, head.version + 1);
 	if (!replica || row->nulls[ES_ATT_GLOBAL_POSITION - 1])
 		set_value(row, ES_ATT_GLOBAL_POSITION, Int64GetDatum(es_position_allocate(1)));
 	es_context_get(&context);

@@ -238,16 +238,16 @@ es_scan_stream(EsStore *store, text *aggregate_type, text *aggregate_id,
 
 /*
  * es_scan_stream_in reads the versions of a stream that one partition holds,
- * from the last; for the append's probe.
+ * from the last down to from_version; for the append's probe.
  */
 EsScan *
 es_scan_stream_in(EsStore *store, int partition, text *aggregate_type, text *aggregate_id,
-				  Snapshot snapshot)
+				  int64 from_version, Snapshot snapshot)
 {
 	EsScan	   *scan = new_scan(store, partition, partition, snapshot);
 
 	scan->direction = BackwardScanDirection;
-	set_stream_keys(scan, aggregate_type, aggregate_id, 0, PG_INT64_MAX);
+	set_stream_keys(scan, aggregate_type, aggregate_id, from_version, PG_INT64_MAX);
 	return scan;
 }
 

@@ -43,9 +43,9 @@ extern EsScan *es_scan_all_direct(EsStore *store, int64 after, int64 upto,
 extern int64 es_visible_bound(EsStore *store, int64 after, int64 upto,
 							  Snapshot snapshot, Snapshot horizon);
 
-/* a stream's events in one partition (an index into the store's), from the last */
+/* a stream's events in one partition (an index into the store's), from the last down */
 extern EsScan *es_scan_stream_in(EsStore *store, int partition, text *aggregate_type,
-								 text *aggregate_id, Snapshot snapshot);
+								 text *aggregate_id, int64 from_version, Snapshot snapshot);
 /* the partitions (indexes into the store's) that hold a stream's events */
 extern bool es_stream_extent(EsStore *store, text *aggregate_type, text *aggregate_id,
 							 Snapshot snapshot, int *first, int *last, ItemPointer row);
