@@ -25,6 +25,7 @@
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "store/position.h"
@@ -50,6 +51,8 @@ static void object_access(ObjectAccessType access, Oid classId, Oid objectId,
 						  int subId, void *arg);
 static bool created_is_eventsrc(Oid extension);
 static void xact_callback(XactEvent event, void *arg);
+static void release_callback(ResourceReleasePhase phase, bool isCommit, bool isTopLevel,
+							 void *arg);
 
 /*
  * es_worker_install_hooks installs the hooks of this file in the postmaster.
@@ -62,6 +65,7 @@ es_worker_install_hooks(void)
 	previous_access_hook = object_access_hook;
 	object_access_hook = object_access;
 	RegisterXactCallback(xact_callback, NULL);
+	RegisterResourceReleaseCallback(release_callback, NULL);
 }
 
 /*
@@ -210,39 +214,46 @@ created_is_eventsrc(Oid extension)
 }
 
 /*
- * xact_callback tells the workers what the transaction did once it is visible
- * to them, and ends its hold.
+ * xact_callback keeps what cannot be told at COMMIT PREPARED out of two-phase
+ * commit.
  */
 static void
 xact_callback(XactEvent event, void *arg)
 {
-	switch (event)
-	{
-		case XACT_EVENT_PRE_PREPARE:
-			if (extension_changed)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("cannot PREPARE a transaction that has created or dropped the extension eventsrc")));
-			return;
-		case XACT_EVENT_COMMIT:
-			if (extension_changed)
-				es_workers_extension_changed(MyDatabaseId);
-			else if (wake_wanted)
-				es_worker_wake(MyDatabaseId);
-			if (OidIsValid(dropped_database))
-				es_position_forget_database(dropped_database);
-			if (database_created)
-				es_workers_wake_launcher();
-			break;
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			break;
-		default:
-			return;
-	}
+	if (event == XACT_EVENT_PRE_PREPARE && extension_changed)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction that has created or dropped the extension eventsrc")));
+	if (event == XACT_EVENT_PREPARE)
+		wake_wanted = false;
+}
 
+/*
+ * release_callback tells the workers what the transaction did, and ends its
+ * hold.  XACT_EVENT_COMMIT would be too early: a worker that looks at once must
+ * have the invalidations of its caches, which are sent between that and the
+ * release of the locks.
+ */
+static void
+release_callback(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
+{
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !isTopLevel)
+		return;
+
+	if (isCommit)
+	{
+		if (extension_changed)
+			es_workers_extension_changed(MyDatabaseId);
+		else if (wake_wanted)
+			es_worker_wake(MyDatabaseId);
+		if (OidIsValid(dropped_database))
+			es_position_forget_database(dropped_database);
+		if (database_created)
+			es_workers_wake_launcher();
+	}
 	if (OidIsValid(held_database))
 		es_workers_unhold(held_database);
+
 	held_database = InvalidOid;
 	dropped_database = InvalidOid;
 	database_created = false;
