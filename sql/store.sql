@@ -63,10 +63,8 @@ BEGIN
                                     events, store, part, low, high);
         END IF;
         EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING STATISTICS) USING append_only', store, part, events);
-        EXECUTE format('CREATE UNIQUE INDEX %I ON %I.%I (aggregate_type, aggregate_id, version)',
-                       part || '_stream', store, part);
-        EXECUTE format('CREATE UNIQUE INDEX %I ON %I.%I (global_position)',
-                       part || '_position', store, part);
+        EXECUTE format('CREATE UNIQUE INDEX ON %I.%I (aggregate_type, aggregate_id, version)', store, part);
+        EXECUTE format('CREATE UNIQUE INDEX ON %I.%I (global_position)', store, part);
         EXECUTE format('ALTER TABLE %s ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L)',
                        events, store, part, low, high);
         made := made + 1;
@@ -201,7 +199,7 @@ BEGIN
     IF stray IS NOT NULL THEN
         RAISE EXCEPTION 'store "%" is not dropped: its schema holds other relations', store
             USING ERRCODE = 'VE003', DETAIL = 'They are: ' || stray || '.',
-                  HINT = 'Move them to another schema with ALTER … SET SCHEMA, or drop them.';
+                  HINT = 'Move them to another schema with ALTER ... SET SCHEMA, or drop them.';
     END IF;
 
     EXECUTE format('DROP TABLE %1$I.events, %1$I.streams, %1$I.snapshots, %1$I.aggregates', store);

@@ -12,6 +12,14 @@
 #error "eventsrc needs PostgreSQL 15 or later"
 #endif
 
+/*
+ * A server built against a newer libc expects strlcpy() from its headers;
+ * declare it where ours do not.
+ */
+#if HAVE_DECL_STRLCPY
+extern size_t strlcpy(char *dst, const char *src, size_t siz);
+#endif
+
 /* --- processes --- */
 
 /* the number of this backend's PGPROC, below MaxBackends for all that append */
@@ -30,6 +38,8 @@
 	object_aclcheck(ProcedureRelationId, (oid), (user), (mode))
 #define es_class_ownercheck(oid, user) \
 	object_ownercheck(RelationRelationId, (oid), (user))
+#define es_database_ownercheck(oid, user) \
+	object_ownercheck(DatabaseRelationId, (oid), (user))
 #else
 #define es_schema_aclcheck(oid, user, mode) \
 	pg_namespace_aclcheck((oid), (user), (mode))
@@ -37,6 +47,8 @@
 	pg_proc_aclcheck((oid), (user), (mode))
 #define es_class_ownercheck(oid, user) \
 	pg_class_ownercheck((oid), (user))
+#define es_database_ownercheck(oid, user) \
+	pg_database_ownercheck((oid), (user))
 #endif
 
 /* --- executor --- */
@@ -146,14 +158,6 @@ es_tuplesort_getint64(Tuplesortstate *state, int64 *value)
 	SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE)
 #else
 #define es_disable_transaction_timeout()	((void) 0)
-#endif
-
-#if PG_VERSION_NUM >= 160000
-#define es_database_ownercheck(oid, user) \
-	object_ownercheck(DatabaseRelationId, (oid), (user))
-#else
-#define es_database_ownercheck(oid, user) \
-	pg_database_ownercheck((oid), (user))
 #endif
 
 /* --- state --- */
