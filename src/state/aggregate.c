@@ -92,6 +92,7 @@ es_create_aggregate(PG_FUNCTION_ARGS)
 	Oid			events;
 	int			nestlevel;
 
+	PreventCommandIfReadOnly("es_create_aggregate()");
 	if (PG_ARGISNULL(0) || VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(0)) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
