@@ -36,6 +36,8 @@ extern size_t strlcpy(char *dst, const char *src, size_t siz);
 	object_aclcheck(NamespaceRelationId, (oid), (user), (mode))
 #define es_proc_aclcheck(oid, user, mode) \
 	object_aclcheck(ProcedureRelationId, (oid), (user), (mode))
+#define es_server_aclcheck(oid, user, mode) \
+	object_aclcheck(ForeignServerRelationId, (oid), (user), (mode))
 #define es_class_ownercheck(oid, user) \
 	object_ownercheck(RelationRelationId, (oid), (user))
 #define es_database_ownercheck(oid, user) \
@@ -45,6 +47,8 @@ extern size_t strlcpy(char *dst, const char *src, size_t siz);
 	pg_namespace_aclcheck((oid), (user), (mode))
 #define es_proc_aclcheck(oid, user, mode) \
 	pg_proc_aclcheck((oid), (user), (mode))
+#define es_server_aclcheck(oid, user, mode) \
+	pg_foreign_server_aclcheck((oid), (user), (mode))
 #define es_class_ownercheck(oid, user) \
 	pg_class_ownercheck((oid), (user))
 #define es_database_ownercheck(oid, user) \

@@ -8,6 +8,7 @@
  */
 #include "state/state.h"
 
+#include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
@@ -16,11 +17,13 @@
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 
 /* columns of aggregates */
 #define ATT_REDUCER			2
@@ -36,6 +39,8 @@ static void write_registration(const char *schema, Datum aggregate_type,
 							   Oid reducer, Jsonb *initial, int snapshot_every);
 static void replace_trigger(const char *schema, Oid events,
 							const char *aggregate_type, int snapshot_every);
+static bool trigger_exists(Oid events, const char *name,
+						   const char *aggregate_type, int snapshot_every);
 static char *trigger_name(const char *aggregate_type);
 static void run_utility(const char *command);
 
@@ -122,12 +127,13 @@ es_create_aggregate(PG_FUNCTION_ARGS)
 				 errdetail("Without a reducer the events' data is merged into the initial state."),
 				 errhint("Give an object, or a reducer that handles another kind of state.")));
 
-	/* one such change at a time; appends and reads go on */
-	store = es_store_open(es_store_name_arg(fcinfo, 4),
-						  ShareUpdateExclusiveLock);
+	store = es_store_open(es_store_name_arg(fcinfo, 4), AccessShareLock);
 	check_owner(store);
 	schema = get_namespace_name(store->schema);
 	events = store->events;
+
+	/* one such change at a time; appends and reads go on */
+	LockRelationOid(events, ShareUpdateExclusiveLock);
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -192,7 +198,8 @@ write_registration(const char *schema, Datum aggregate_type, Oid reducer,
 
 /*
  * replace_trigger makes the trigger that takes a type's snapshots, or drops
- * it where the store's own (every 100 events) or none serves.
+ * it where the store's own (every 100 events) or none serves.  Nothing is
+ * locked against appends if it is already as it should be.
  */
 static void
 replace_trigger(const char *schema, Oid events, const char *aggregate_type,
@@ -204,7 +211,7 @@ replace_trigger(const char *schema, Oid events, const char *aggregate_type,
 	bool		wanted = snapshot_every != 0 &&
 		snapshot_every != ES_SNAPSHOT_EVERY;
 
-	if (wanted)
+	if (wanted && !trigger_exists(events, name, aggregate_type, snapshot_every))
 	{
 		char	   *literal = quote_literal_cstr(aggregate_type);
 
@@ -215,9 +222,33 @@ replace_trigger(const char *schema, Oid events, const char *aggregate_type,
 							 snapshot_every, ES_PRIVATE_SCHEMA, literal,
 							 snapshot_every));
 	}
-	else if (OidIsValid(get_trigger_oid(events, name, true)))
+	else if (!wanted && OidIsValid(get_trigger_oid(events, name, true)))
 		run_utility(psprintf("DROP TRIGGER %s ON %s",
 							 quote_identifier(name), table));
+}
+
+/*
+ * trigger_exists tells whether events has a trigger of that name that takes
+ * the type's snapshots as often as is wanted.
+ */
+static bool
+trigger_exists(Oid events, const char *name, const char *aggregate_type,
+			   int snapshot_every)
+{
+	Relation	rel = table_open(events, NoLock);
+	bool		found = false;
+
+	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *trigger = &rel->trigdesc->triggers[i];
+
+		if (strcmp(trigger->tgname, name) == 0 && trigger->tgnargs == 2 &&
+			strcmp(trigger->tgargs[0], aggregate_type) == 0 &&
+			strcmp(trigger->tgargs[1], psprintf("%d", snapshot_every)) == 0)
+			found = true;
+	}
+	table_close(rel, NoLock);
+	return found;
 }
 
 /*

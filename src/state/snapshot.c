@@ -95,8 +95,8 @@ es_snapshot_find(EsStore *store, text *aggregate_type, text *aggregate_id,
  *
  * It works as the store's owner, so that the appender needs no rights on
  * snapshots and row security that is meant for the appender does not cut the
- * state short.  A snapshot that cannot be taken is a warning: the append is
- * never refused for it.
+ * state short.  A state that cannot be computed is a warning: the append is not
+ * refused for a reducer's mistake.
  */
 Datum
 es_snapshot_trigger(PG_FUNCTION_ARGS)
@@ -199,9 +199,10 @@ compute_guarded(EsStateQuery *query, int every, EsAggregate *aggregate,
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 
-		/* what stops the statement is not ours to swallow */
+		/* what stops the statement or transaction is not ours to swallow */
 		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED ||
 			edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
+			edata->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
 			edata->sqlerrcode == ERRCODE_ASSERT_FAILURE)
 			ReThrowError(edata);
 
@@ -269,7 +270,9 @@ set_path(const char *path)
 }
 
 /*
- * save_snapshot writes a snapshot, over one that another reducer left.
+ * save_snapshot writes a snapshot, over one that another reducer left.  Not in
+ * the subtransaction: that would take a transaction id a snapshot, and a bulk
+ * load more of them than other backends' snapshots hold at hand.
  */
 static void
 save_snapshot(EsStateQuery *query, EsAggregate *aggregate,

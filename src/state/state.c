@@ -8,6 +8,7 @@
  */
 #include "state/state.h"
 
+#include "catalog/pg_operator_d.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -19,8 +20,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplesort.h"
 
-#define TIMESTAMPTZ_LESS	1322	/* operators < that the sort needs */
-#define INT8_LESS			412
+#define TIMESTAMPTZ_LESS	1322	/* operator < of timestamptz */
 
 /* arguments of es_state() and es_explain_state() */
 #define ARG_AGGREGATE_TYPE	0
@@ -289,7 +289,7 @@ sort_occurred(EsStateQuery *query, TupleDesc *sorted)
 {
 	TupleDesc	event = es_event_tupdesc();
 	AttrNumber	columns[2] = {ES_NATTS + 1, ES_ATT_VERSION};
-	Oid			operators[2] = {TIMESTAMPTZ_LESS, INT8_LESS};
+	Oid			operators[2] = {TIMESTAMPTZ_LESS, Int8LessOperator};
 	Oid			collations[2] = {InvalidOid, InvalidOid};
 	bool		nulls_first[2] = {false, false};
 	Tuplesortstate *sort;

@@ -69,6 +69,12 @@ SELECT count(es_append(t, '1', 'Changed', jsonb_build_object('i', i)))
 FROM unnest(ARRAY['Often', 'Never', repeat('Long', 20) || 'a']) t, generate_series(1, 105) i;
 SELECT aggregate_type, count(*), min(version), max(version) FROM regress_snapshots.snapshots
 WHERE aggregate_id = '1' GROUP BY 1 ORDER BY 1;
+-- the same again changes nothing, and locks nothing against appends
+BEGIN;
+SELECT es_create_aggregate('Often', 'regress_chain(jsonb,es_event)', '{}', 10);
+SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'regress_snapshots.events'::regclass
+    AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock');
+COMMIT;
 -- changed, replaced, and back to the store's own
 SELECT es_create_aggregate('Often', 'regress_chain(jsonb,es_event)', '{}', 25);
 SELECT count(es_append('Often', '2', 'Changed')) FROM generate_series(1, 105) i;

@@ -16,7 +16,7 @@
 #     $session->result;                              # ... this does
 #     $session->quit;
 #
-#     my $kafka = new_kafka();                       # a real broker; needs test/setup/install.sh test
+#     my $kafka = new_kafka();                       # a real broker; needs test/setup/install.sh kafka
 #     $kafka->address;  $kafka->stop;  $kafka->start;  $kafka->kill9;
 #     my @messages = $kafka->messages('topic');      # see below
 #     $kafka->wait_for_messages('topic', 100);
