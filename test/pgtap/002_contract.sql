@@ -17,7 +17,11 @@ INSERT INTO contract VALUES
     ('es_stream_version', '{text,text,name}', 'bigint', 'c', 'stable', false),
     ('es_create_aggregate', '{text,regprocedure,jsonb,integer,name}', 'void', 'c', 'volatile', false),
     ('es_state', '{text,text,bigint,timestamp with time zone,boolean,name}', 'jsonb', 'c', 'stable', false),
-    ('es_explain_state', '{text,text,bigint,timestamp with time zone,boolean,name}', 'record', 'c', 'stable', false);
+    ('es_explain_state', '{text,text,bigint,timestamp with time zone,boolean,name}', 'record', 'c', 'stable', false),
+    ('es_create_relay', '{name,name,text,bigint,name}', 'void', 'c', 'volatile', false),
+    ('es_drop_relay', '{name}', 'void', 'c', 'volatile', false),
+    ('es_pause_relay', '{name}', 'void', 'c', 'volatile', false),
+    ('es_resume_relay', '{name}', 'void', 'c', 'volatile', false);
 
 SELECT has_function('public', name, arguments) FROM contract;
 SELECT function_returns('public', name, arguments, result) FROM contract;
@@ -39,6 +43,7 @@ FROM contract c JOIN (VALUES
     ('es_set_context', 'user_id text DEFAULT NULL::text, correlation_id text DEFAULT NULL::text, causation_id text DEFAULT NULL::text, traceparent text DEFAULT NULL::text'),
     ('es_read_stream', 'aggregate_type text, aggregate_id text, from_version bigint DEFAULT NULL::bigint, max_count bigint DEFAULT NULL::bigint, backward boolean DEFAULT false, store name DEFAULT NULL::name'),
     ('es_read_all', 'after_position bigint DEFAULT 0, max_count bigint DEFAULT 1000, aggregate_types text[] DEFAULT NULL::text[], event_types text[] DEFAULT NULL::text[], store name DEFAULT NULL::name'),
+    ('es_create_relay', 'name name, server name, topic text DEFAULT ''{store}.{aggregate_type}''::text, from_position bigint DEFAULT 0, store name DEFAULT NULL::name'),
     ('es_safe_position', ''),
     ('es_stream_version', 'aggregate_type text, aggregate_id text, store name DEFAULT NULL::name'),
     ('es_create_aggregate', 'aggregate_type text, reducer regprocedure DEFAULT NULL::regprocedure, initial jsonb DEFAULT ''{}''::jsonb, snapshot_every integer DEFAULT 100, store name DEFAULT NULL::name'),
@@ -58,6 +63,7 @@ SELECT is(string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)),
 FROM pg_attribute WHERE attrelid = 'es_event'::regclass AND attnum > 0;
 
 SELECT has_view('public', 'es_workers', 'there is a view of the workers');
+SELECT has_view('public', 'es_relays', 'there is a view of the relays');
 SELECT columns_are('public', 'es_workers', ARRAY['pid', 'kind', 'database', 'id', 'state', 'started_at', 'failures',
                                                  'retry_at', 'last_error_at', 'last_error']);
 
@@ -67,7 +73,7 @@ CREATE TEMPORARY VIEW members AS
     WHERE d.refclassid = 'pg_extension'::regclass AND e.extname = 'eventsrc' AND d.deptype = 'e';
 SELECT is_empty($$
     SELECT i.identity FROM members m, pg_identify_object(m.classid, m.objid, 0) i
-    WHERE i.schema IS NOT NULL AND i.schema <> 'eventsrc'
+    WHERE i.schema IS NOT NULL AND i.schema <> 'eventsrc' AND i.identity NOT LIKE '%[]'
       AND NOT (i.type IN ('function', 'view', 'type', 'composite type', 'aggregate') AND coalesce(i.name, split_part(i.identity, '(', 1)) ~ '^(public\.)?es_')
     $$, 'in the extension''s schema there is nothing but es_*');
 SELECT set_eq($$
