@@ -25,6 +25,7 @@ CREATE TABLE eventsrc.relays (
     database          oid NOT NULL
 ) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 COMMENT ON TABLE eventsrc.relays IS 'the relays of this database; read the view es_relays instead';
+COMMENT ON SEQUENCE eventsrc.relays_id_seq IS 'numbers of the relays, by which their workers are known';
 SELECT pg_extension_config_dump('eventsrc.relays', '');
 SELECT pg_extension_config_dump('eventsrc.relays_id_seq', '');
 

@@ -65,10 +65,10 @@ expected_version_arg(FunctionCallInfo fcinfo, int argno)
 }
 
 /*
- * check_data refuses JSON null as an event's data.
+ * es_check_data refuses JSON null as an event's data.
  */
-static void
-check_data(Datum data, const char *where)
+void
+es_check_data(Datum data, const char *where)
 {
 	Jsonb	   *jsonb = DatumGetJsonbP(data);
 	JsonbValue	value;
@@ -82,10 +82,10 @@ check_data(Datum data, const char *where)
 }
 
 /*
- * schema_version_of checks a schema version that was given; without one it is 1.
+ * es_schema_version checks a schema version that was given; without one it is 1.
  */
-static int32
-schema_version_of(bool given, int32 version)
+int32
+es_schema_version(bool given, int32 version)
 {
 	if (!given)
 		return 1;
@@ -175,7 +175,7 @@ es_append(PG_FUNCTION_ARGS)
 				 errmsg("data must not be NULL"),
 				 errhint("Leave the argument out, or pass {}, for an event without content.")));
 	event.data = PG_GETARG_DATUM(3);
-	check_data(event.data, "");
+	es_check_data(event.data, "");
 	append.expected = expected_version_arg(fcinfo, 4);
 	event.has_metadata = !PG_ARGISNULL(5);
 	event.metadata = event.has_metadata ? PG_GETARG_DATUM(5) : (Datum) 0;
@@ -183,7 +183,7 @@ es_append(PG_FUNCTION_ARGS)
 	event.event_id = append.ids_given ? es_text_arg(fcinfo, 6, "event_id", ES_MAX_TYPE) : es_uuid_v7();
 	event.has_occurred_at = !PG_ARGISNULL(7);
 	event.occurred_at = event.has_occurred_at ? PG_GETARG_TIMESTAMPTZ(7) : 0;
-	event.schema_version = schema_version_of(!PG_ARGISNULL(8), PG_ARGISNULL(8) ? 0 : PG_GETARG_INT32(8));
+	event.schema_version = es_schema_version(!PG_ARGISNULL(8), PG_ARGISNULL(8) ? 0 : PG_GETARG_INT32(8));
 
 	append.store = es_store_open(es_store_name_arg(fcinfo, 9), RowExclusiveLock);
 	append.nevents = 1;
@@ -229,7 +229,8 @@ array_arg(FunctionCallInfo fcinfo, int argno, const char *name, Oid type, int16 
 			ereport(ERROR,
 					(errcode(ERRCODE_ES_INVALID_ARGUMENT),
 					 errmsg("%s must not contain NULL", name),
-					 errdetail("Element %d is NULL.", i + 1)));
+					 errdetail("Element %d is NULL.", i + 1),
+					 errhint("Pass one element for each event.")));
 	}
 	return arg;
 }
@@ -299,7 +300,7 @@ es_append_events(PG_FUNCTION_ARGS)
 		event->event_type = DatumGetTextPP(types.values[i]);
 		es_check_text(event->event_type, "event_type", ES_MAX_TYPE);
 		event->data = data.values[i];
-		check_data(event->data, psprintf(" (element %d)", i + 1));
+		es_check_data(event->data, psprintf(" (element %d)", i + 1));
 		event->has_metadata = metadata.given && !metadata.nulls[i];
 		event->metadata = event->has_metadata ? metadata.values[i] : (Datum) 0;
 		event->event_id = ids.given ? DatumGetTextPP(ids.values[i]) : es_uuid_v7();
@@ -307,7 +308,7 @@ es_append_events(PG_FUNCTION_ARGS)
 		event->has_occurred_at = occurred.given && !occurred.nulls[i];
 		event->occurred_at = event->has_occurred_at ? DatumGetTimestampTz(occurred.values[i]) : 0;
 		event->schema_version = schema_versions.given ?
-			schema_version_of(!schema_versions.nulls[i], DatumGetInt32(schema_versions.values[i])) : 1;
+			es_schema_version(!schema_versions.nulls[i], DatumGetInt32(schema_versions.values[i])) : 1;
 	}
 
 	append.store = es_store_open(es_store_name_arg(fcinfo, 9), RowExclusiveLock);

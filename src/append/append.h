@@ -61,6 +61,10 @@ typedef struct EsAppend
 	int64		position;
 } EsAppend;
 
+/* append.c */
+extern void es_check_data(Datum data, const char *where);
+extern int32 es_schema_version(bool given, int32 version);
+
 /* arbitrate.c */
 extern uint64 es_stream_lock(EsStore *store, text *aggregate_type, text *aggregate_id);
 extern void es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,

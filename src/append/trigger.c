@@ -156,6 +156,11 @@ fill_in(Row *row, EsStore *store, EsPartition *partition)
 	(void) row_text(row, ES_ATT_EVENT_TYPE, ES_MAX_TYPE);
 	if (!row->nulls[ES_ATT_EVENT_ID - 1])
 		(void) row_text(row, ES_ATT_EVENT_ID, ES_MAX_TYPE);
+	if (!row->nulls[ES_ATT_DATA - 1])
+		es_check_data(row->values[ES_ATT_DATA - 1], "");
+	set_value(row, ES_ATT_SCHEMA_VERSION,
+			  Int32GetDatum(es_schema_version(!row->nulls[ES_ATT_SCHEMA_VERSION - 1],
+											  DatumGetInt32(row->values[ES_ATT_SCHEMA_VERSION - 1]))));
 
 	hash = es_stream_lock(store, type, id);
 	now = GetCurrentTimestamp();
@@ -201,8 +206,6 @@ fill_in(Row *row, EsStore *store, EsPartition *partition)
 	es_context_get(&context);
 	if (row->nulls[ES_ATT_EVENT_ID - 1])
 		set_value(row, ES_ATT_EVENT_ID, PointerGetDatum(es_uuid_v7()));
-	if (row->nulls[ES_ATT_SCHEMA_VERSION - 1])
-		set_value(row, ES_ATT_SCHEMA_VERSION, Int32GetDatum(1));
 	default_text(row, ES_ATT_USER_ID, context.user_id);
 	default_text(row, ES_ATT_CORRELATION_ID, context.correlation_id);
 	default_text(row, ES_ATT_CAUSATION_ID, context.causation_id);

@@ -97,10 +97,12 @@ es_create_aggregate(PG_FUNCTION_ARGS)
 	Oid			events;
 	int			nestlevel;
 
+	PreventCommandIfReadOnly("es_create_aggregate()");
 	if (PG_ARGISNULL(0) || VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(0)) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
-				 errmsg("aggregate_type must not be NULL or empty")));
+				 errmsg("aggregate_type must not be NULL or empty"),
+				 errhint("Name the type, such as 'Order'.")));
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),

@@ -189,7 +189,8 @@ identifier_argument(FunctionCallInfo fcinfo, int argno, const char *name)
 		VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(argno)) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
-				 errmsg("%s must not be NULL or empty", name)));
+				 errmsg("%s must not be NULL or empty", name),
+				 errhint("Pass the text that the events were appended with.")));
 	return PG_GETARG_TEXT_PP(argno);
 }
 

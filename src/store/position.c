@@ -334,6 +334,19 @@ es_position_forget_database(Oid dboid)
 }
 
 /*
+ * raise_head moves the head to at least the given position.
+ */
+static void
+raise_head(EsDatabase *db, uint64 position)
+{
+	uint64		head = pg_atomic_read_u64(&db->head);
+
+	while (head < position &&
+		   !pg_atomic_compare_exchange_u64(&db->head, &head, position))
+		;
+}
+
+/*
  * reserve moves the sequence, and so what a crash cannot take back, to at
  * least the given position.  Other backends may use what one has reserved:
  * their commits flush the WAL up to and beyond the sequence's record.
@@ -348,8 +361,16 @@ reserve(EsDatabase *db, uint64 position)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	if (pg_atomic_read_u64(&db->reserved) < position)
 	{
-		uint64		upto = position + POSITIONS_RESERVED;
+		uint64		standing = sequence_position(db->sequence);
+		uint64		upto;
 
+		/* somebody else moved it, such as a restore: up to there all were given out */
+		if (standing > pg_atomic_read_u64(&db->reserved))
+		{
+			raise_head(db, standing);
+			position = Max(position, standing);
+		}
+		upto = position + POSITIONS_RESERVED;
 		(void) call_as_owner(setval_oid, db->sequence, Int64GetDatum((int64) upto), 2, &isnull);
 		pg_atomic_write_u64(&db->reserved, upto);
 	}
@@ -422,21 +443,20 @@ es_position_import(int64 position)
 
 /*
  * es_position_at_least moves the head to at least the given position, as found
- * in tables that were restored with their positions.
+ * in tables that were restored with their positions.  A read-only transaction
+ * cannot move the sequence; the next append will.
  */
 void
 es_position_at_least(int64 position)
 {
 	EsDatabase *db = es_database();
-	uint64		head = pg_atomic_read_u64(&db->head);
 
-	if (head >= (uint64) position)
-		return;
-	if (pg_atomic_read_u64(&db->reserved) < (uint64) position)
+	if (pg_atomic_read_u64(&db->reserved) < (uint64) position &&
+		!XactReadOnly && !IsInParallelMode())
 		reserve(db, (uint64) position);
-	while (head < (uint64) position &&
-		   !pg_atomic_compare_exchange_u64(&db->head, &head, (uint64) position))
-		;
+	if (pg_atomic_read_u64(&db->head) >= (uint64) position)
+		return;
+	raise_head(db, (uint64) position);
 	pg_atomic_fetch_add_u64(&db->moves, 1);
 	ConditionVariableBroadcast(&db->moved);
 }

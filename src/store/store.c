@@ -46,7 +46,7 @@ typedef struct StoreEntry
 {
 	EsStore		store;			/* must be first; begins with the hash key */
 	MemoryContext context;		/* holds store.partitions */
-	Oid			positions_checked;	/* events table whose positions are below the head */
+	bool		positions_checked;	/* its positions are below the head */
 } StoreEntry;
 
 static HTAB *stores = NULL;
@@ -369,14 +369,15 @@ load(StoreEntry *entry, LOCKMODE lockmode)
 	load_partitions(entry, events);
 	relation_close(events, NoLock);
 	store->generation = ++generation;
+	entry->positions_checked = false;
 	store->valid = (invalidations == invalidations_before);
 	return true;
 }
 
 /*
- * check_positions makes sure, once a backend and store, that new positions
- * follow those that the store already holds: after the restore of a dump they
- * can lie above the sequence.
+ * check_positions makes sure, whenever a backend has read a store's tables
+ * anew, that new positions follow those that the store already holds: after
+ * the restore of a dump they can lie above the sequence.
  */
 static void
 check_positions(StoreEntry *entry)
@@ -384,8 +385,7 @@ check_positions(StoreEntry *entry)
 	EsStore    *store = &entry->store;
 	int64		highest = 0;
 
-	if (entry->positions_checked == store->events || !store->plain_read ||
-		XactReadOnly || RecoveryInProgress() || IsInParallelMode())
+	if (entry->positions_checked || !store->plain_read || RecoveryInProgress())
 		return;
 	for (int i = 0; i < store->npartitions; i++)
 	{
@@ -396,7 +396,7 @@ check_positions(StoreEntry *entry)
 		highest = Max(highest, last);
 	}
 	es_position_at_least(highest);
-	entry->positions_checked = store->events;
+	entry->positions_checked = true;
 }
 
 /*
@@ -420,7 +420,7 @@ lookup(const char *name, LOCKMODE lockmode)
 		entry->store.npartitions = 0;
 		entry->store.partitions = NULL;
 		entry->context = NULL;
-		entry->positions_checked = InvalidOid;
+		entry->positions_checked = false;
 	}
 
 	if (entry->store.valid && lockmode != NoLock)

@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $torture = $ENV{EVENTSRC_TORTURE} || 1;
-my $primary = new_node('primary', standbys => 1, conf => "log_statement = none\nmax_standby_streaming_delay = -1\n");
+my $primary = new_node('primary', standbys => 1, conf => "log_statement = none\nmax_standby_streaming_delay = -1\nmax_connections = 40\n");
 create_extension($primary);
 make_stores($primary);
 $primary->safe_psql('postgres', q{SELECT es_create_aggregate('Order')});
