@@ -30,6 +30,7 @@
 #include "utils/syscache.h"
 
 #include "append/append.h"
+#include "relay/relay.h"
 #include "store/position.h"
 #include "store/store.h"
 #include "worker/worker.h"
@@ -212,6 +213,7 @@ request_shmem(void)
 	if (previous_shmem_request_hook)
 		previous_shmem_request_hook();
 	es_position_request_shmem();
+	es_relay_request_shmem();
 	es_worker_request_shmem();
 }
 
@@ -224,6 +226,7 @@ init_shmem(void)
 	if (previous_shmem_startup_hook)
 		previous_shmem_startup_hook();
 	es_position_init_shmem();
+	es_relay_init_shmem();
 	es_worker_init_shmem();
 }
 
@@ -294,6 +297,7 @@ _PG_init(void)
 	shmem_startup_hook = init_shmem;
 	es_position_init_backend();
 	es_append_install_hooks();
+	es_relay_init();
 	es_worker_register_launcher();
 	es_worker_install_hooks();
 }

@@ -1,0 +1,108 @@
+/*
+ * broker.h
+ *		What a relay needs of a message broker, and nothing else of it.
+ *
+ * A broker type is a table of functions.  All of them run in the relay's own
+ * process and thread; none may hold a transaction, none may raise an error
+ * for what the broker does: they write it into the EsBroker.
+ */
+#ifndef EVENTSRC_BROKER_H
+#define EVENTSRC_BROKER_H
+
+#include "eventsrc.h"
+
+#include "nodes/pg_list.h"
+#include "relay/window.h"
+
+#define ES_BROKER_TEXT		512
+#define ES_MAX_HEADERS		16
+
+typedef struct EsHeader
+{
+	const char *name;
+	const char *value;
+	size_t		length;
+} EsHeader;
+
+/* one event as it goes out; what it points to is the caller's */
+typedef struct EsMessage
+{
+	int64		position;
+	const char *topic;
+	const char *key;
+	size_t		key_length;
+	const char *value;
+	size_t		value_length;
+	int64		timestamp_ms;	/* since 1970 */
+	int			nheaders;
+	EsHeader	headers[ES_MAX_HEADERS];
+} EsMessage;
+
+typedef enum EsSendResult
+{
+	ES_SEND_OK,					/* in the window now */
+	ES_SEND_FULL,				/* not taken: poll, then send it again */
+	ES_SEND_FAILED				/* not taken, broker->failed is set */
+} EsSendResult;
+
+typedef struct EsBrokerType EsBrokerType;
+
+/* one connection to a broker; a broker type's own struct begins with it */
+typedef struct EsBroker
+{
+	const EsBrokerType *type;
+	EsWindow   *window;			/* what was sent and is not confirmed */
+	pgsocket	wake;			/* readable when poll() has something to do */
+	bool		troubled;		/* out of reach or refusing; mends by itself */
+	bool		failed;			/* to be closed; what is unconfirmed must be sent again */
+	uint64		errors;			/* how often error was written */
+	char		error[ES_BROKER_TEXT];	/* the last error */
+	char		address[ES_BROKER_TEXT];	/* where other programs find the broker */
+} EsBroker;
+
+struct EsBrokerType
+{
+	const char *name;			/* the server's option "type" */
+
+	/*
+	 * check_option raises an error unless the option may stand on the server
+	 * (or on the user mapping); called in backends, must not connect.
+	 */
+	void		(*check_option) (const char *name, const char *value, bool on_server);
+
+	/* check_options raises an error if the server's options do not go together. */
+	void		(*check_server) (List *options);
+
+	/* check_topic raises an error if the template cannot give a topic. */
+	void		(*check_topic) (const char *template);
+
+	/* topic writes the template's value for an event into a buffer. */
+	void		(*topic) (StringInfo buffer, const char *template, const char *store,
+						  const char *aggregate_type, const char *event_type);
+
+	/* open returns a broker that connects by itself, or NULL and an error. */
+	EsBroker   *(*open) (List *options, EsWindow *window, char *error, size_t error_size);
+	EsSendResult (*send) (EsBroker *broker, const EsMessage *message);
+
+	/* poll takes in what the broker has to say; does not wait. */
+	void		(*poll) (EsBroker *broker);
+
+	/* flush ends a batch and waits, no longer than told, for the confirmations. */
+	void		(*flush) (EsBroker *broker, int timeout_ms);
+
+	/* probe clears broker->troubled if the broker answers within the time. */
+	void		(*probe) (EsBroker *broker, int timeout_ms);
+
+	/* close gives up what is unconfirmed; takes bounded time. */
+	void		(*close) (EsBroker *broker);
+};
+
+/* the broker type of a name, or NULL; the names for messages (options.c) */
+extern const EsBrokerType *es_broker_type(const char *name);
+extern const char *es_broker_type_names(void);
+
+extern void es_broker_error(EsBroker *broker, const char *format,...) pg_attribute_printf(2, 3);
+
+extern const EsBrokerType es_kafka_broker;
+
+#endif							/* EVENTSRC_BROKER_H */

@@ -1,0 +1,340 @@
+/*
+ * catalog.c
+ *		The table eventsrc.relays, and what a relay's row names.
+ *
+ * The table is private: it is read and written with the rights of the
+ * extension, after the functions of functions.c have checked the user's.
+ */
+#include "relay/relay.h"
+
+#include "access/htup_details.h"
+#include "access/reloptions.h"
+#include "access/xlog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
+#include "catalog/pg_user_mapping.h"
+#include "executor/spi.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#define COLUMNS	"id, name, store, server, topic, owner::pg_catalog.oid, position, paused, " \
+				"system_identifier, database"
+
+static uint64 execute(const char *query, int nargs, Oid *types, Datum *values, bool read_only);
+static EsRelay *relay_of_row(HeapTuple row, TupleDesc desc, MemoryContext context);
+static Datum row_value(HeapTuple row, TupleDesc desc, int column);
+static List *user_mapping_options(Oid user, Oid server);
+
+/*
+ * es_relay_list reads all relays, by name.
+ */
+List *
+es_relay_list(MemoryContext context)
+{
+	List	   *relays = NIL;
+
+	SPI_connect();
+	execute("SELECT " COLUMNS " FROM eventsrc.relays ORDER BY name", 0, NULL, NULL, true);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		EsRelay    *relay = relay_of_row(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, context);
+		MemoryContext before = MemoryContextSwitchTo(context);
+
+		relays = lappend(relays, relay);
+		MemoryContextSwitchTo(before);
+	}
+	SPI_finish();
+	return relays;
+}
+
+/*
+ * es_relay_load reads one relay, NULL if there is none.
+ */
+EsRelay *
+es_relay_load(int64 id, MemoryContext context)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(id)};
+	EsRelay    *relay = NULL;
+
+	SPI_connect();
+	if (execute("SELECT " COLUMNS " FROM eventsrc.relays WHERE id = $1", 1, types, values, true) > 0)
+		relay = relay_of_row(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, context);
+	SPI_finish();
+	return relay;
+}
+
+/*
+ * es_relay_find finds a relay by name and locks its row, NULL if there is none.
+ */
+EsRelay *
+es_relay_find(const char *name)
+{
+	Oid			types[] = {NAMEOID};
+	Datum		values[] = {CStringGetDatum(name)};
+	EsRelay    *relay = NULL;
+	MemoryContext context = CurrentMemoryContext;
+
+	SPI_connect();
+	if (execute("SELECT " COLUMNS " FROM eventsrc.relays WHERE name = $1 FOR UPDATE",
+				1, types, values, false) > 0)
+		relay = relay_of_row(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, context);
+	SPI_finish();
+	return relay;
+}
+
+/*
+ * es_relay_insert makes a relay of the current user; false if the name is
+ * taken.
+ */
+bool
+es_relay_insert(const char *name, const char *server, const char *topic,
+				int64 position, const char *store)
+{
+	Oid			types[] = {NAMEOID, NAMEOID, TEXTOID, INT8OID, NAMEOID, OIDOID, INT8OID, OIDOID};
+	Datum		values[8];
+	bool		inserted;
+
+	values[0] = CStringGetDatum(name);
+	values[1] = CStringGetDatum(server);
+	values[2] = CStringGetTextDatum(topic);
+	values[3] = Int64GetDatum(position);
+	values[4] = CStringGetDatum(store);
+	values[5] = ObjectIdGetDatum(GetUserId());
+	values[6] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[7] = ObjectIdGetDatum(MyDatabaseId);
+
+	SPI_connect();
+	inserted = execute("INSERT INTO eventsrc.relays"
+					   " (name, server, topic, position, store, owner, system_identifier, database)"
+					   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (name) DO NOTHING",
+					   8, types, values, false) > 0;
+	SPI_finish();
+	return inserted;
+}
+
+/*
+ * es_relay_delete removes a relay.
+ */
+void
+es_relay_delete(int64 id)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	SPI_connect();
+	execute("DELETE FROM eventsrc.relays WHERE id = $1", 1, types, values, false);
+	SPI_finish();
+}
+
+/*
+ * es_relay_pause marks a relay as paused.
+ */
+void
+es_relay_pause(int64 id)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	SPI_connect();
+	execute("UPDATE eventsrc.relays SET paused = true WHERE id = $1", 1, types, values, false);
+	SPI_finish();
+}
+
+/*
+ * es_relay_resume marks a relay as one that is to run, in this database.
+ */
+void
+es_relay_resume(int64 id)
+{
+	Oid			types[] = {INT8OID, INT8OID, OIDOID};
+	Datum		values[3];
+
+	values[0] = Int64GetDatum(id);
+	values[1] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[2] = ObjectIdGetDatum(MyDatabaseId);
+
+	SPI_connect();
+	execute("UPDATE eventsrc.relays SET paused = false, system_identifier = $2, database = $3"
+			" WHERE id = $1", 3, types, values, false);
+	SPI_finish();
+}
+
+/*
+ * es_relay_save_position stores how far a relay has come; false if the relay is
+ * gone.
+ */
+bool
+es_relay_save_position(int64 id, int64 position)
+{
+	Oid			types[] = {INT8OID, INT8OID};
+	Datum		values[] = {Int64GetDatum(id), Int64GetDatum(position)};
+	bool		found;
+
+	SPI_connect();
+	found = execute("UPDATE eventsrc.relays SET position = $2 WHERE id = $1",
+					2, types, values, false) > 0;
+	SPI_finish();
+	return found;
+}
+
+/*
+ * es_relay_runnable tells whether a relay is to have a worker.
+ */
+bool
+es_relay_runnable(EsRelay *relay)
+{
+	return !relay->paused && relay->local;
+}
+
+/*
+ * es_relay_problem says what keeps a relay from running that only people can
+ * put right, or returns NULL.
+ */
+char *
+es_relay_problem(EsRelay *relay)
+{
+	const char *store = NameStr(relay->store);
+	ForeignServer *server;
+	Oid			schema;
+	Oid			events;
+
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(relay->owner)))
+		return pstrdup("the relay's owner is gone: drop the relay");
+
+	server = GetForeignServerByName(NameStr(relay->server), true);
+	if (server == NULL)
+		return psprintf("server \"%s\" is gone: create it again or drop the relay",
+						NameStr(relay->server));
+	if (strcmp(GetForeignDataWrapper(server->fdwid)->fdwname, "eventsrc") != 0)
+		return psprintf("server \"%s\" is not of the foreign-data wrapper eventsrc",
+						NameStr(relay->server));
+	if (es_server_aclcheck(server->serverid, relay->owner, ACL_USAGE) != ACLCHECK_OK)
+		return psprintf("the relay's owner \"%s\" lacks USAGE on server \"%s\"",
+						GetUserNameFromId(relay->owner, true), NameStr(relay->server));
+
+	schema = get_namespace_oid(store, true);
+	events = OidIsValid(schema) ? get_relname_relid("events", schema) : InvalidOid;
+	if (!OidIsValid(events))
+		return psprintf("store \"%s\" is gone: create it again or drop the relay", store);
+	if (es_schema_aclcheck(schema, relay->owner, ACL_USAGE) != ACLCHECK_OK ||
+		pg_class_aclcheck(events, relay->owner, ACL_SELECT) != ACLCHECK_OK)
+		return psprintf("the relay's owner \"%s\" may not read the events of store \"%s\"",
+						GetUserNameFromId(relay->owner, true), store);
+	return NULL;
+}
+
+/*
+ * es_relay_options returns the broker type and sets options to those of the
+ * server and of the owner's user mapping; the relay has no problem.
+ */
+const EsBrokerType *
+es_relay_options(EsRelay *relay, List **options)
+{
+	ForeignServer *server = GetForeignServerByName(NameStr(relay->server), false);
+
+	*options = list_concat_copy(server->options,
+								user_mapping_options(relay->owner, server->serverid));
+	return es_server_type(server->options);
+}
+
+/*
+ * execute runs a statement with the extension's rights and a safe search_path,
+ * and returns the number of rows.
+ */
+static uint64
+execute(const char *query, int nargs, Oid *types, Datum *values, bool read_only)
+{
+	Oid			user;
+	int			context;
+	int			nest_level;
+	int			result;
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
+	nest_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+
+	result = SPI_execute_with_args(query, nargs, types, values, NULL, read_only, 0);
+	if (result < 0)
+		elog(ERROR, "could not execute \"%s\": %s", query, SPI_result_code_string(result));
+
+	AtEOXact_GUC(true, nest_level);
+	SetUserIdAndSecContext(user, context);
+	return SPI_processed;
+}
+
+/*
+ * relay_of_row makes an EsRelay of a row with COLUMNS.
+ */
+static EsRelay *
+relay_of_row(HeapTuple row, TupleDesc desc, MemoryContext context)
+{
+	EsRelay    *relay = MemoryContextAllocZero(context, sizeof(EsRelay));
+	char	   *topic = TextDatumGetCString(row_value(row, desc, 5));
+
+	relay->id = DatumGetInt64(row_value(row, desc, 1));
+	namestrcpy(&relay->name, NameStr(*DatumGetName(row_value(row, desc, 2))));
+	namestrcpy(&relay->store, NameStr(*DatumGetName(row_value(row, desc, 3))));
+	namestrcpy(&relay->server, NameStr(*DatumGetName(row_value(row, desc, 4))));
+	relay->topic = MemoryContextStrdup(context, topic);
+	relay->owner = DatumGetObjectId(row_value(row, desc, 6));
+	relay->position = DatumGetInt64(row_value(row, desc, 7));
+	relay->paused = DatumGetBool(row_value(row, desc, 8));
+	relay->local =
+		DatumGetInt64(row_value(row, desc, 9)) == (int64) GetSystemIdentifier() &&
+		DatumGetObjectId(row_value(row, desc, 10)) == MyDatabaseId;
+	return relay;
+}
+
+/*
+ * row_value returns a column, none of which can be null.
+ */
+static Datum
+row_value(HeapTuple row, TupleDesc desc, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(row, desc, column, &isnull);
+
+	if (isnull)
+		elog(ERROR, "column %d of eventsrc.relays is null", column);
+	return value;
+}
+
+/*
+ * user_mapping_options returns the options of a user's mapping, or of PUBLIC's,
+ * or none: a mapping is not required.
+ */
+static List *
+user_mapping_options(Oid user, Oid server)
+{
+	HeapTuple	mapping;
+	List	   *options = NIL;
+	Datum		value;
+	bool		isnull;
+
+	mapping = SearchSysCache2(USERMAPPINGUSERSERVER,
+							  ObjectIdGetDatum(user), ObjectIdGetDatum(server));
+	if (!HeapTupleIsValid(mapping))
+		mapping = SearchSysCache2(USERMAPPINGUSERSERVER,
+								  ObjectIdGetDatum(InvalidOid), ObjectIdGetDatum(server));
+	if (!HeapTupleIsValid(mapping))
+		return NIL;
+
+	value = SysCacheGetAttr(USERMAPPINGUSERSERVER, mapping,
+							Anum_pg_user_mapping_umoptions, &isnull);
+	if (!isnull)
+		options = untransformRelOptions(value);
+	ReleaseSysCache(mapping);
+	return options;
+}

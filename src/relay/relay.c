@@ -1,0 +1,595 @@
+/*
+ * relay.c
+ *		The worker of a relay: from the store to the broker.
+ *
+ * The store is the queue.  The worker reads a page of events in a transaction
+ * of its own, hands them to the broker, and has nothing open while it waits for
+ * the confirmations.  What is confirmed moves the relay's position.  When
+ * anything fails, the connection is given up with all that is unconfirmed, and
+ * after a pause the events are read again from the position, so that the order
+ * of a stream's events is kept: at least once.
+ */
+#include "relay/relay.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "catalog/namespace.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "read/scan.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "store/position.h"
+#include "store/store.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "worker/worker.h"
+
+#define PAUSE_FIRST_MS	1000
+#define PAUSE_LAST_MS	30000
+#define IDLE_MS			5000	/* how often an idle relay looks around */
+#define BUSY_MS			1000	/* the same while confirmations are awaited */
+#define PROBE_MS		3000	/* how often a broker in trouble is asked */
+#define SAVE_MS			200		/* how often a busy relay stores its position */
+#define SAVE_IDLE_MS	60000	/* the same where only other stores have events */
+#define LEAVE_MS		1000	/* how long confirmations are awaited at the end */
+
+typedef struct EsRun
+{
+	int64		id;
+	EsRelay    *relay;			/* in context */
+	const EsBrokerType *type;
+	List	   *options;		/* of the server and user mapping, in context */
+	MemoryContext context;		/* one attempt */
+	MemoryContext event;		/* one event */
+	EsBroker   *broker;			/* NULL: not connected */
+	EsWindow   *window;
+	int64		scanned;		/* everything up to here is handed over */
+	bool		complete;		/* nothing more is known to be there */
+	int64		saved;			/* the position in eventsrc.relays */
+	TimestampTz saved_at;
+	int64		saved_total;	/* events confirmed by then */
+	uint64		errors;			/* of the broker, that were reported */
+	bool		retrying;		/* so it was reported */
+	TimestampTz probed_at;
+	int64		failed_total;	/* events confirmed by then */
+	int			pause_ms;		/* after the next failure */
+	bool		leave;			/* the relay is gone or not to run */
+} EsRun;
+
+static EsRun run;
+static volatile bool catalog_changed = false;
+
+PGDLLEXPORT void es_relay_main(Datum main_arg);
+
+static void work(void);
+static bool connect_broker(void);
+static bool load_relay(void);
+static void reload_relay(void);
+static void read_events(void);
+static void send_page(int64 safe);
+static void flush_commits(void);
+static void report_broker(void);
+static void save_position(bool now);
+static void wait_for_work(void);
+static bool has_room(void);
+static void give_up(void);
+static void pause_after_failure(void);
+static void wait_on_latch(pgsocket wake, long timeout_ms);
+static bool is_leaving(void);
+static void leave_orderly(void);
+static void close_broker(void);
+static void leave_at_exit(int code, Datum arg);
+static void note_catalog_change(Datum arg, int cacheid, uint32 hash);
+
+/*
+ * es_relay_main is the entry point of a relay's worker.
+ */
+void
+es_relay_main(Datum main_arg)
+{
+	run.id = es_worker_begin(main_arg, "relay");
+	before_shmem_exit(leave_at_exit, (Datum) 0);
+
+	/* a lost update of the position only sends some events again */
+	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, note_catalog_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(USERMAPPINGOID, note_catalog_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, note_catalog_change, (Datum) 0);
+
+	run.window = es_window_create();
+	run.context = AllocSetContextCreate(TopMemoryContext, "eventsrc relay", ALLOCSET_SMALL_SIZES);
+	run.event = AllocSetContextCreate(TopMemoryContext, "eventsrc relayed event", ALLOCSET_DEFAULT_SIZES);
+	run.pause_ms = PAUSE_FIRST_MS;
+
+	if (!es_relay_status_attach(run.id, 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no free slot for a relay"),
+				 errhint("Increase eventsrc.max_relays.")));
+
+	/* an error ends this worker; the reason remains in es_relays */
+	PG_TRY();
+	{
+		work();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(TopMemoryContext);
+		error = CopyErrorData();
+		AbortOutOfAnyTransaction();
+		es_relay_status_error(ES_RELAY_RETRYING, error->message);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	proc_exit(0);
+}
+
+/*
+ * work relays until the worker is to leave.
+ */
+static void
+work(void)
+{
+	while (!is_leaving())
+	{
+		if (run.broker == NULL && !connect_broker())
+		{
+			if (!run.leave)
+				pause_after_failure();
+			continue;
+		}
+
+		read_events();
+		run.broker->type->poll(run.broker);
+		report_broker();
+		if (run.broker->failed)
+		{
+			give_up();
+			pause_after_failure();
+			continue;
+		}
+		save_position(false);
+		wait_for_work();
+
+		if (catalog_changed)
+			reload_relay();
+	}
+	leave_orderly();
+}
+
+/*
+ * connect_broker loads the relay and opens its broker; false if that is not
+ * possible now, or the worker is to leave.
+ */
+static bool
+connect_broker(void)
+{
+	char		error[ES_BROKER_TEXT] = "";
+
+	if (!load_relay())
+		return false;
+
+	run.broker = run.type->open(run.options, run.window, error, sizeof(error));
+	if (run.broker == NULL)
+	{
+		run.retrying = true;
+		es_relay_status_error(ES_RELAY_RETRYING, error);
+		return false;
+	}
+	es_window_reset(run.window, run.relay->position);
+	run.scanned = run.saved = run.relay->position;
+	run.saved_at = GetCurrentTimestamp();
+	run.complete = false;
+	run.errors = 0;
+	es_relay_status_address(run.broker->address);
+	es_relay_status_progress(run.relay->position, run.window->total);
+
+	/* after a failure it shows as retrying until something is confirmed */
+	if (!run.retrying)
+		es_relay_status_state(ES_RELAY_RUNNING);
+	return true;
+}
+
+/*
+ * load_relay reads the relay's row and the options of its server, and tells
+ * whether it can run.
+ */
+static bool
+load_relay(void)
+{
+	char	   *problem = NULL;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextReset(run.context);
+	run.options = NIL;
+	catalog_changed = false;
+
+	run.relay = es_relay_load(run.id, run.context);
+	if (run.relay == NULL || !es_relay_runnable(run.relay))
+		run.leave = true;
+	else if ((problem = es_relay_problem(run.relay)) != NULL)
+	{
+		run.retrying = true;
+		es_relay_status_error(ES_RELAY_STOPPED, problem);
+	}
+	else
+	{
+		List	   *options;
+		MemoryContext before;
+
+		run.type = es_relay_options(run.relay, &options);
+		before = MemoryContextSwitchTo(run.context);
+		run.options = copyObject(options);
+		MemoryContextSwitchTo(before);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	return !run.leave && problem == NULL;
+}
+
+/*
+ * reload_relay looks at the catalogs again after they changed; if the relay
+ * cannot go on, or not as it was connected, the broker is closed.
+ */
+static void
+reload_relay(void)
+{
+	List	   *before;
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "eventsrc relay before",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(context);
+
+	before = copyObject(run.options);
+	MemoryContextSwitchTo(outer);
+	if (!load_relay() || !equal(before, run.options))
+	{
+		run.broker->type->flush(run.broker, LEAVE_MS);
+		save_position(true);
+		close_broker();
+	}
+	MemoryContextDelete(context);
+}
+
+/*
+ * read_events hands the events that follow to the broker, as far as the window
+ * has room.
+ */
+static void
+read_events(void)
+{
+	int64		safe;
+
+	if (!has_room())
+		return;
+
+	StartTransactionCommand();
+	safe = es_position_safe();
+	if (safe > run.scanned)
+		send_page(safe);
+	else
+		run.complete = true;
+	CommitTransactionCommand();
+}
+
+/*
+ * send_page reads events up to the safe position, as the relay's owner, and
+ * hands them to the broker.
+ */
+static void
+send_page(int64 safe)
+{
+	Oid			user;
+	int			security;
+	EsStore    *store;
+	EsScan	   *scan;
+	TupleTableSlot *slot;
+	bool		flushed = false;
+
+	/* the snapshot must be younger than the safe position */
+	PushActiveSnapshot(GetLatestSnapshot());
+	GetUserIdAndSecContext(&user, &security);
+	SetUserIdAndSecContext(run.relay->owner, security | SECURITY_RESTRICTED_OPERATION);
+
+	store = es_store_open(NameStr(run.relay->store), AccessShareLock);
+	es_store_check_acl(store, ACL_SELECT);
+	scan = es_scan_all(store, run.scanned, safe, GetActiveSnapshot(), NULL);
+	while ((slot = es_scan_next(scan)) != NULL)
+	{
+		EsMessage	message;
+		MemoryContext before;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextReset(run.event);
+		before = MemoryContextSwitchTo(run.event);
+		es_envelope(slot, run.relay, run.broker->type, &message);
+		MemoryContextSwitchTo(before);
+
+		if (!flushed)
+		{
+			flush_commits();
+			flushed = true;
+		}
+		if (!es_window_has_room(run.window, message.key_length + message.value_length) ||
+			run.broker->type->send(run.broker, &message) != ES_SEND_OK)
+			break;
+		run.scanned = message.position;
+	}
+	es_scan_end(scan);
+
+	run.complete = slot == NULL;
+	if (run.complete)
+		run.scanned = safe;
+
+	SetUserIdAndSecContext(user, security);
+	PopActiveSnapshot();
+}
+
+/*
+ * flush_commits makes sure that a crash cannot undo what is about to be sent:
+ * with synchronous_commit off a commit is visible before it is durable.
+ */
+static void
+flush_commits(void)
+{
+	XLogRecPtr	end = GetXLogInsertRecPtr();
+
+	/*
+	 * That is where the next record begins.  At the start of a page it lies
+	 * behind the page's header, which is not written yet.
+	 */
+	if (XLogSegmentOffset(end, wal_segment_size) == SizeOfXLogLongPHD)
+		end -= SizeOfXLogLongPHD;
+	else if (end % XLOG_BLCKSZ == SizeOfXLogShortPHD)
+		end -= SizeOfXLogShortPHD;
+	XLogFlush(end);
+}
+
+/*
+ * report_broker shows progress and errors in es_relays.
+ */
+static void
+report_broker(void)
+{
+	EsBroker   *broker = run.broker;
+	int64		before = run.window->confirmed;
+
+	/* other stores' events need no confirmation */
+	if (es_window_pending(run.window) == 0 && run.complete && !broker->failed)
+		run.window->confirmed = run.scanned;
+
+	if (broker->errors != run.errors)
+	{
+		run.errors = broker->errors;
+		run.retrying = true;
+		run.failed_total = run.window->total;
+		es_relay_status_error(ES_RELAY_RETRYING, broker->error);
+		ereport(LOG,
+				(errmsg("relay \"%s\" at position " INT64_FORMAT ": %s",
+						NameStr(run.relay->name), before, broker->error)));
+	}
+	else if (run.retrying && !broker->troubled && !broker->failed &&
+			 (run.window->total > run.failed_total ||
+			  (es_window_pending(run.window) == 0 && run.complete)))
+	{
+		run.retrying = false;
+		run.pause_ms = PAUSE_FIRST_MS;
+		es_relay_status_state(ES_RELAY_RUNNING);
+	}
+	es_relay_status_progress(run.window->confirmed, run.window->total);
+}
+
+/*
+ * save_position stores how far the relay has come: now, or if it is time.
+ */
+static void
+save_position(bool now)
+{
+	int			interval = run.window->total > run.saved_total ? SAVE_MS : SAVE_IDLE_MS;
+	bool		found;
+
+	if (run.window->confirmed <= run.saved)
+		return;
+	if (!now && !TimestampDifferenceExceeds(run.saved_at, GetCurrentTimestamp(), interval))
+		return;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	found = es_relay_save_position(run.id, run.window->confirmed);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	run.saved = run.window->confirmed;
+	run.saved_at = GetCurrentTimestamp();
+	run.saved_total = run.window->total;
+	if (!found)
+		run.leave = true;
+}
+
+/*
+ * wait_for_work sleeps until new events appear, the broker has something to
+ * say, or it is time to look around.
+ */
+static void
+wait_for_work(void)
+{
+	bool		idle = es_window_pending(run.window) == 0;
+	EsDatabase *database = es_database();
+
+	if (!run.complete && has_room())
+		return;
+	if (idle && run.window->total > run.saved_total)
+		save_position(true);
+
+	/* who moves the safe position sets our latch, as the broker's pipe wakes us */
+	ConditionVariablePrepareToSleep(&database->moved);
+	if (!has_room() || es_position_safe() <= run.scanned)
+		wait_on_latch(run.broker->wake, idle ? IDLE_MS : BUSY_MS);
+	ConditionVariableCancelSleep();
+
+	if (idle && run.broker->troubled &&
+		TimestampDifferenceExceeds(run.probed_at, GetCurrentTimestamp(), PROBE_MS))
+	{
+		run.broker->type->probe(run.broker, 500);
+		run.probed_at = GetCurrentTimestamp();
+	}
+}
+
+/*
+ * has_room tells whether a page is worth reading: half of the window is free,
+ * as pages should be large when there is much to do.
+ */
+static bool
+has_room(void)
+{
+	return es_window_pending(run.window) <= ES_WINDOW_EVENTS / 2 &&
+		run.window->bytes <= ES_WINDOW_BYTES / 2;
+}
+
+/*
+ * give_up closes the broker after a failure; what is confirmed stays so.
+ */
+static void
+give_up(void)
+{
+	run.retrying = true;
+	save_position(true);
+	close_broker();
+}
+
+/*
+ * pause_after_failure waits before the next attempt, each time longer.
+ */
+static void
+pause_after_failure(void)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), run.pause_ms);
+
+	run.pause_ms = Min(run.pause_ms * 2, PAUSE_LAST_MS);
+	while (!is_leaving() && !es_relay_status_nudged())
+	{
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+
+		if (left <= 0)
+			break;
+		wait_on_latch(PGINVALID_SOCKET, left);
+	}
+}
+
+/*
+ * wait_on_latch sleeps until the latch is set, the broker has something to say
+ * or the time is over.
+ */
+static void
+wait_on_latch(pgsocket wake, long timeout_ms)
+{
+	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
+
+	if (wake != PGINVALID_SOCKET)
+		events |= WL_SOCKET_READABLE;
+	(void) WaitLatchOrSocket(MyLatch, events, wake, timeout_ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * is_leaving tells whether the worker is to end.
+ */
+static bool
+is_leaving(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	return run.leave || es_worker_should_leave();
+}
+
+/*
+ * leave_orderly gives the broker a moment to confirm what it was sent, so that
+ * it need not be sent again, and stores the position unless somebody is
+ * dropping the table.
+ */
+static void
+leave_orderly(void)
+{
+	Oid			schema;
+	Oid			table;
+
+	if (run.broker == NULL)
+		return;
+	if (es_window_pending(run.window) > 0)
+		run.broker->type->flush(run.broker, LEAVE_MS);
+	if (run.window->confirmed > run.saved)
+	{
+		StartTransactionCommand();
+		schema = LookupExplicitNamespace(ES_PRIVATE_SCHEMA, true);
+		table = OidIsValid(schema) ? get_relname_relid("relays", schema) : InvalidOid;
+		if (OidIsValid(table) && ConditionalLockRelationOid(table, RowExclusiveLock))
+		{
+			PushActiveSnapshot(GetTransactionSnapshot());
+			(void) es_relay_save_position(run.id, run.window->confirmed);
+			PopActiveSnapshot();
+		}
+		CommitTransactionCommand();
+	}
+	close_broker();
+}
+
+/*
+ * close_broker ends the connection and forgets what is unconfirmed.
+ */
+static void
+close_broker(void)
+{
+	EsBroker   *broker = run.broker;
+
+	run.broker = NULL;
+	if (broker != NULL)
+		broker->type->close(broker);
+	es_window_reset(run.window, run.window->confirmed);
+}
+
+/*
+ * leave_at_exit ends the broker's threads before the process ends, however it
+ * does, and notes that the relay has no worker.
+ */
+static void
+leave_at_exit(int code, Datum arg)
+{
+	EsBroker   *broker = run.broker;
+
+	run.broker = NULL;
+	if (broker != NULL)
+		broker->type->close(broker);
+	es_relay_status_detach();
+}
+
+/*
+ * note_catalog_change remembers that a server, a user mapping or a schema
+ * changed.
+ */
+static void
+note_catalog_change(Datum arg, int cacheid, uint32 hash)
+{
+	catalog_changed = true;
+}
