@@ -203,10 +203,7 @@ es_relay_runnable(EsRelay *relay)
 char *
 es_relay_problem(EsRelay *relay)
 {
-	const char *store = NameStr(relay->store);
 	ForeignServer *server;
-	Oid			schema;
-	Oid			events;
 
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(relay->owner)))
 		return pstrdup("the relay's owner is gone: drop the relay");
@@ -222,7 +219,23 @@ es_relay_problem(EsRelay *relay)
 		return psprintf("the relay's owner \"%s\" lacks USAGE on server \"%s\"",
 						GetUserNameFromId(relay->owner, true), NameStr(relay->server));
 
-	schema = get_namespace_oid(store, true);
+	return es_relay_store_problem(relay);
+}
+
+/*
+ * es_relay_store_problem says what keeps a relay's owner from reading the
+ * store, or returns NULL.
+ */
+char *
+es_relay_store_problem(EsRelay *relay)
+{
+	const char *store = NameStr(relay->store);
+	Oid			schema = get_namespace_oid(store, true);
+	Oid			events;
+
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(relay->owner)))
+		return pstrdup("the relay's owner is gone: drop the relay");
+
 	events = OidIsValid(schema) ? get_relname_relid("events", schema) : InvalidOid;
 	if (!OidIsValid(events))
 		return psprintf("store \"%s\" is gone: create it again or drop the relay", store);

@@ -322,7 +322,7 @@ report_relay(ReturnSetInfo *result, EsRelay *relay)
 		state = "stopped";
 	else
 		state = state_name(reported ? status.state : ES_RELAY_WAITING);
-	if (es_relay_problem(relay) == NULL)
+	if (es_relay_store_problem(relay) == NULL)
 		measured = measure_lag(relay, position, safe, &lag_events, &lag_seconds);
 
 	values[0] = NameGetDatum(&relay->name);

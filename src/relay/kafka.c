@@ -11,6 +11,8 @@
  * Retries never end (message.timeout.ms 0) and nothing overtakes a message
  * that Kafka refuses (enable.gapless.guarantee): the producer fails as a
  * whole, and the relay begins anew with the first event that is unconfirmed.
+ * That holds as long as one request at a time is under way (max.in.flight):
+ * the broker accepts the second batch of a producer whose first it refused.
  */
 #include "relay/relay.h"
 
@@ -30,6 +32,7 @@ typedef struct EsKafka
 	rd_kafka_t *producer;
 	int			pipe[2];
 	bool		closing;
+	bool		explained;		/* the error says which event failed */
 } EsKafka;
 
 static EsBroker *kafka_open(List *options, EsWindow *window, char *error, size_t error_size);
@@ -68,6 +71,7 @@ static const char *const own_properties[][2] = {
 	{"message.timeout.ms", "0"},
 	{"log.queue", "true"},
 	/* defaults that the user's options may change */
+	{"max.in.flight", "1"},
 	{"partitioner", "murmur2_random"},
 	{"socket.nagle.disable", "true"},
 };
@@ -166,10 +170,13 @@ kafka_send(EsBroker *broker, const EsMessage *message)
 
 	/* a fatal error is described better elsewhere */
 	if (rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__FATAL)
+	{
 		es_broker_error(broker,
 						"event at position " INT64_FORMAT " cannot be sent to topic \"%s\": %s",
 						message->position, message->topic,
 						rd_kafka_err2str(rd_kafka_error_code(error)));
+		kafka->explained = true;
+	}
 	rd_kafka_error_destroy(error);
 	broker->failed = true;
 	return ES_SEND_FAILED;
@@ -341,12 +348,17 @@ take_delivery(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opa
 	}
 
 	/* the first failure says why; those behind it only follow */
-	if (!broker->failed)
+	if (!kafka->explained && message->err != RD_KAFKA_RESP_ERR__FATAL &&
+		message->err != RD_KAFKA_RESP_ERR__PURGE_QUEUE &&
+		message->err != RD_KAFKA_RESP_ERR__PURGE_INFLIGHT)
+	{
 		es_broker_error(broker,
-						"event at position " INT64_FORMAT " was not accepted by topic \"%s\": %s",
+						"event at position " INT64_FORMAT ", or one of its batch, was not accepted by topic \"%s\": %s",
 						es_window_position(broker->window, sequence),
 						rd_kafka_topic_name(message->rkt),
 						rd_kafka_err2str(message->err));
+		kafka->explained = true;
+	}
 	broker->failed = true;
 }
 
@@ -365,7 +377,7 @@ take_error(rd_kafka_t *producer, int error, const char *reason, void *opaque)
 	{
 		char		text[ES_BROKER_TEXT];
 
-		if (!broker->failed && rd_kafka_fatal_error(producer, text, sizeof(text)))
+		if (!kafka->explained && rd_kafka_fatal_error(producer, text, sizeof(text)))
 			es_broker_error(broker, "%s", text);
 		broker->failed = true;
 		return;

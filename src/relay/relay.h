@@ -64,6 +64,7 @@ extern void es_relay_pause(int64 id);
 extern void es_relay_resume(int64 id);
 extern bool es_relay_save_position(int64 id, int64 position);
 extern char *es_relay_problem(EsRelay *relay);
+extern char *es_relay_store_problem(EsRelay *relay);
 extern const EsBrokerType *es_relay_options(EsRelay *relay, List **options);
 extern bool es_relay_runnable(EsRelay *relay);
 
