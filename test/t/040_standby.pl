@@ -101,7 +101,7 @@ foreach my $store (@STORES)
 	while (read_page($store)) { }
 	my @truth = events_of($primary, $store);
 	cmp_ok(scalar @truth, '>', 100, "$store has events");
-	is("@{ $saw{$store}{positions} }", "@truth", "$store: the reader on the standby saw every event once and in order");
+	ok("@{ $saw{$store}{positions} }" eq "@truth", "$store: the reader on the standby saw every event once and in order");
 }
 check_streams($standby, 'on the standby');
 
@@ -152,7 +152,7 @@ foreach my $store (@STORES)
 {
 	while (read_page($store)) { }
 	my @truth = events_of($standby, $store);
-	is("@{ $saw{$store}{positions} }", "@truth",
+	ok("@{ $saw{$store}{positions} }" eq "@truth",
 		"$store: across the promotion too the reader saw every event once and in order");
 }
 check_streams($standby, 'after promotion');
