@@ -337,6 +337,10 @@ es_position_forget_database(Oid dboid)
  * reserve moves the sequence, and so what a crash cannot take back, to at
  * least the given position.  Other backends may use what one has reserved:
  * their commits flush the WAL up to and beyond the sequence's record.
+ *
+ * Only we move the sequence, but for one: the restore of a dump sets it to
+ * where it stood, after our worker has found it new.  Then positions go on
+ * from there.
  */
 static void
 reserve(EsDatabase *db, uint64 position)
@@ -348,9 +352,18 @@ reserve(EsDatabase *db, uint64 position)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	if (pg_atomic_read_u64(&db->reserved) < position)
 	{
-		uint64		upto = position + POSITIONS_RESERVED;
+		uint64		stored = sequence_position(db->sequence);
+		uint64		upto = Max(stored, position) + POSITIONS_RESERVED;
 
 		(void) call_as_owner(setval_oid, db->sequence, Int64GetDatum((int64) upto), 2, &isnull);
+		if (stored > pg_atomic_read_u64(&db->reserved))
+		{
+			uint64		head = pg_atomic_read_u64(&db->head);
+
+			while (head < stored &&
+				   !pg_atomic_compare_exchange_u64(&db->head, &head, stored))
+				;
+		}
 		pg_atomic_write_u64(&db->reserved, upto);
 	}
 	LockRelease(&tag, ExclusiveLock, false);
