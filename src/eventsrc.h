@@ -27,7 +27,7 @@ extern int	es_setting_partitions_ahead;
 /*
  * Objects of the extension in this database, looked up by name once and kept
  * until the catalogs change; an error (ERRCODE_ES_NOT_RUNNING) where the
- * extension is not installed (eventsrc.c).
+ * extension is not installed (store/objects.c).
  */
 extern Oid	es_private_schema(void);	/* schema eventsrc */
 extern Oid	es_public_schema(void); /* the schema of es_append() */
