@@ -73,6 +73,13 @@ extern size_t strlcpy(char *dst, const char *src, size_t siz);
 	ExecInsertIndexTuples((relinfo), (slot), (estate), false, false, NULL, NIL)
 #endif
 
+/* 17 lets an index keep state over the rows of a statement */
+#if PG_VERSION_NUM >= 170000
+#define es_index_insert_cleanup(index, info)	index_insert_cleanup((index), (info))
+#else
+#define es_index_insert_cleanup(index, info)	((void) 0)
+#endif
+
 /* EvalPlanQualInit() got an argument for the relations of foreign updates */
 #if PG_VERSION_NUM >= 160000
 #define ES_EPQ_NO_RELIDS		, NIL

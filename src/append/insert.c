@@ -137,10 +137,8 @@ es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now)
 								  head, &partition);
 	(void) es_position_latest_partition(partition.lower);
 
-	target = es_target_open(partition.relid);
-	slots = palloc(nslots * sizeof(TupleTableSlot *));
-	for (int i = 0; i < nslots; i++)
-		slots[i] = table_slot_create(target->rel, &target->estate->es_tupleTable);
+	target = es_target_open(append->store, partition.relid);
+	slots = es_target_slots(target, nslots);
 	if (append->nevents > EVENTS_AT_A_TIME)
 		bulk = GetBulkInsertState();
 
@@ -158,7 +156,6 @@ es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now)
 	if (bulk)
 		FreeBulkInsertState(bulk);
 	es_target_close(target);
-	pfree(slots);
 
 	append->version = common.version + append->nevents - 1;
 	append->position = common.position + append->nevents - 1;

@@ -33,8 +33,8 @@ es_stream_enter_partition(EsStore *store, text *aggregate_type, text *aggregate_
 	/* the row may come from this very command, when the month turns in it */
 	if (head->has_row)
 		CommandCounterIncrement();
-	target = es_target_open(store->streams);
-	slot = table_slot_create(target->rel, &target->estate->es_tupleTable);
+	target = es_target_open(store, store->streams);
+	slot = es_target_slots(target, 1)[0];
 
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, true, target->rel->rd_att->natts);

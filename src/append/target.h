@@ -1,12 +1,12 @@
 /*
  * target.h
- *		A table that rows are written into, by the executor's routines, outside
- *		a plan.
+ *		A table of a store that rows are written into, by the executor's
+ *		routines, outside a plan.
  */
 #ifndef EVENTSRC_TARGET_H
 #define EVENTSRC_TARGET_H
 
-#include "eventsrc.h"
+#include "store/store.h"
 
 #include "nodes/execnodes.h"
 
@@ -15,9 +15,23 @@ typedef struct EsTarget
 	Relation	rel;
 	EState	   *estate;
 	ResultRelInfo *relinfo;
+
+	/* the rest is target.c's */
+	Oid			relid;
+	uint64		generation;		/* of the store, when this was made */
+	TupleDesc	desc;
+	const TupleTableSlotOps *slot_ops;
+	int			nslots;
+	TupleTableSlot **slots;
+	int			nindexes;
+	Oid		   *indexes;
+	bool		kept;			/* for the next append */
+	bool		busy;
+	SubTransactionId opened_in;
 } EsTarget;
 
-extern EsTarget *es_target_open(Oid relid);
+extern EsTarget *es_target_open(EsStore *store, Oid relid);
+extern TupleTableSlot **es_target_slots(EsTarget *target, int count);
 extern void es_target_close(EsTarget *target);
 
 #endif							/* EVENTSRC_TARGET_H */

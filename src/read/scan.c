@@ -52,6 +52,7 @@ struct EsScan
 	EsStore    *store;
 	Snapshot	snapshot;
 	Snapshot	horizon;
+	LOCKMODE	lockmode;
 	ScanDirection direction;
 	ScanKeyData keys[4];
 	int			nkeys;
@@ -76,9 +77,9 @@ struct EsScan
 static void
 open_part(EsScan *scan, PartScan *part)
 {
-	part->rel = table_open(part->partition.relid, AccessShareLock);
+	part->rel = table_open(part->partition.relid, scan->lockmode);
 	part->index = index_open(scan->global ? part->partition.position_index
-							 : part->partition.version_index, AccessShareLock);
+							 : part->partition.version_index, scan->lockmode);
 	part->slot = table_slot_create(part->rel, NULL);
 
 	/* compare as the index does */
@@ -89,7 +90,8 @@ open_part(EsScan *scan, PartScan *part)
 }
 
 /*
- * close_part ends the scan of one partition.
+ * close_part ends the scan of one partition; its locks stay, as a query's do,
+ * for the transaction's next scan.
  */
 static void
 close_part(PartScan *part)
@@ -98,8 +100,8 @@ close_part(PartScan *part)
 		return;
 	index_endscan(part->scan);
 	ExecDropSingleTupleTableSlot(part->slot);
-	index_close(part->index, AccessShareLock);
-	table_close(part->rel, AccessShareLock);
+	index_close(part->index, NoLock);
+	table_close(part->rel, NoLock);
 	part->rel = NULL;
 }
 
@@ -113,6 +115,7 @@ new_scan(EsStore *store, int first, int last, Snapshot snapshot)
 
 	scan->store = store;
 	scan->snapshot = snapshot;
+	scan->lockmode = AccessShareLock;
 	scan->direction = ForwardScanDirection;
 	scan->context = CurrentMemoryContext;
 	if (last >= first)
@@ -179,8 +182,8 @@ es_stream_extent(EsStore *store, text *aggregate_type, text *aggregate_id,
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
+	index_close(index, NoLock);
+	table_close(rel, NoLock);
 	return found;
 }
 
@@ -246,6 +249,8 @@ es_scan_stream_in(EsStore *store, int partition, text *aggregate_type, text *agg
 {
 	EsScan	   *scan = new_scan(store, partition, partition, snapshot);
 
+	/* the lock that the insert will want */
+	scan->lockmode = RowExclusiveLock;
 	scan->direction = BackwardScanDirection;
 	set_stream_keys(scan, aggregate_type, aggregate_id, from_version, PG_INT64_MAX);
 	return scan;
