@@ -63,10 +63,8 @@ BEGIN
                                     events, store, part, low, high);
         END IF;
         EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING STATISTICS) USING append_only', store, part, events);
-        EXECUTE format('CREATE UNIQUE INDEX %I ON %I.%I (aggregate_type, aggregate_id, version)',
-                       part || '_stream', store, part);
-        EXECUTE format('CREATE UNIQUE INDEX %I ON %I.%I (global_position)',
-                       part || '_position', store, part);
+        EXECUTE format('CREATE UNIQUE INDEX ON %I.%I (aggregate_type, aggregate_id, version)', store, part);
+        EXECUTE format('CREATE UNIQUE INDEX ON %I.%I (global_position)', store, part);
         EXECUTE format('ALTER TABLE %s ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L)',
                        events, store, part, low, high);
         made := made + 1;
@@ -148,7 +146,7 @@ BEGIN
         ) USING heap;
         CREATE TABLE %1$I.aggregates (
             aggregate_type  text COLLATE "C" PRIMARY KEY,
-            reducer         regprocedure,
+            reducer         text,
             initial         jsonb NOT NULL DEFAULT '{}',
             snapshot_every  int NOT NULL DEFAULT 100 CHECK (snapshot_every >= 0)
         ) USING heap;
@@ -159,6 +157,8 @@ BEGIN
         CREATE TRIGGER eventsrc_append BEFORE INSERT ON %1$I.events
             FOR EACH ROW EXECUTE FUNCTION eventsrc.append_trigger();
         ALTER TABLE %1$I.events ENABLE ALWAYS TRIGGER eventsrc_append;
+        CREATE TRIGGER eventsrc_snapshot AFTER INSERT ON %1$I.events
+            FOR EACH ROW WHEN (NEW.version %% 100 = 0) EXECUTE FUNCTION eventsrc.snapshot_trigger();
         $ddl$, store);
     PERFORM eventsrc.add_partitions(format('%I.events', store)::regclass,
                                     now(),
@@ -199,7 +199,7 @@ BEGIN
     IF stray IS NOT NULL THEN
         RAISE EXCEPTION 'store "%" is not dropped: its schema holds other relations', store
             USING ERRCODE = 'VE003', DETAIL = 'They are: ' || stray || '.',
-                  HINT = 'Move them to another schema with ALTER … SET SCHEMA, or drop them.';
+                  HINT = 'Move them to another schema with ALTER ... SET SCHEMA, or drop them.';
     END IF;
 
     EXECUTE format('DROP TABLE %1$I.events, %1$I.streams, %1$I.snapshots, %1$I.aggregates', store);

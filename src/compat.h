@@ -12,6 +12,14 @@
 #error "eventsrc needs PostgreSQL 15 or later"
 #endif
 
+/*
+ * A server built against a newer libc expects strlcpy() from its headers;
+ * declare it where ours do not.
+ */
+#if HAVE_DECL_STRLCPY
+extern size_t strlcpy(char *dst, const char *src, size_t siz);
+#endif
+
 /* --- processes --- */
 
 /* the number of this backend's PGPROC, below MaxBackends for all that append */
@@ -32,6 +40,8 @@
 	object_aclcheck(ForeignServerRelationId, (oid), (user), (mode))
 #define es_class_ownercheck(oid, user) \
 	object_ownercheck(RelationRelationId, (oid), (user))
+#define es_database_ownercheck(oid, user) \
+	object_ownercheck(DatabaseRelationId, (oid), (user))
 #else
 #define es_schema_aclcheck(oid, user, mode) \
 	pg_namespace_aclcheck((oid), (user), (mode))
@@ -41,6 +51,8 @@
 	pg_foreign_server_aclcheck((oid), (user), (mode))
 #define es_class_ownercheck(oid, user) \
 	pg_class_ownercheck((oid), (user))
+#define es_database_ownercheck(oid, user) \
+	pg_database_ownercheck((oid), (user))
 #endif
 
 /* --- executor --- */
@@ -152,12 +164,14 @@ es_tuplesort_getint64(Tuplesortstate *state, int64 *value)
 #define es_disable_transaction_timeout()	((void) 0)
 #endif
 
-#if PG_VERSION_NUM >= 160000
-#define es_database_ownercheck(oid, user) \
-	object_ownercheck(DatabaseRelationId, (oid), (user))
+/* --- state --- */
+
+#if PG_VERSION_NUM >= 180000
+#define es_primary_key_index(relation) \
+	RelationGetPrimaryKeyIndex(relation, false)
 #else
-#define es_database_ownercheck(oid, user) \
-	pg_database_ownercheck((oid), (user))
+#define es_primary_key_index(relation) \
+	RelationGetPrimaryKeyIndex(relation)
 #endif
 
 #endif							/* EVENTSRC_COMPAT_H */

@@ -10,6 +10,7 @@
 
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "executor/executor.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -26,8 +27,14 @@ void
 es_stream_enter_partition(EsStore *store, text *aggregate_type, text *aggregate_id,
 						  const EsStreamHead *head, const EsPartition *partition)
 {
-	EsTarget   *target = es_target_open(store->streams);
-	TupleTableSlot *slot = table_slot_create(target->rel, &target->estate->es_tupleTable);
+	EsTarget   *target;
+	TupleTableSlot *slot;
+
+	/* the row may come from this very command, when the month turns in it */
+	if (head->has_row)
+		CommandCounterIncrement();
+	target = es_target_open(store->streams);
+	slot = table_slot_create(target->rel, &target->estate->es_tupleTable);
 
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, true, target->rel->rd_att->natts);

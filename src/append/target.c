@@ -39,6 +39,7 @@ es_target_open(Oid relid)
 
 	target->relinfo = makeNode(ResultRelInfo);
 	InitResultRelInfo(target->relinfo, target->rel, 1, NULL, 0);
+	target->estate->es_opened_result_relations = list_make1(target->relinfo);
 	target->estate->es_output_cid = GetCurrentCommandId(true);
 
 	AfterTriggerBeginQuery();
@@ -53,7 +54,7 @@ void
 es_target_close(EsTarget *target)
 {
 	AfterTriggerEndQuery(target->estate);
-	ExecCloseIndices(target->relinfo);
+	ExecCloseResultRelations(target->estate);
 	ExecResetTupleTable(target->estate->es_tupleTable, false);
 	FreeExecutorState(target->estate);
 	table_close(target->rel, NoLock);

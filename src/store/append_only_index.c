@@ -13,7 +13,6 @@
 
 #include "access/genam.h"
 #include "access/heapam.h"
-#include "catalog/catalog.h"
 #include "catalog/index.h"
 #include "commands/progress.h"
 #include "executor/executor.h"

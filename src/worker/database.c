@@ -2,7 +2,8 @@
  * database.c
  *		The worker of a database: runs the tasks of the other parts.
  *
- * It sleeps on its latch, and while the safe position is published also on the
+ * Besides the tasks, it publishes the safe position and makes partitions ahead.
+ * It sleeps on its latch, and while what it published is the latest also on the
  * condition variable that appenders broadcast; in an idle database nothing
  * wakes it but the tasks' own times.
  */
@@ -12,11 +13,7 @@
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "postmaster/interrupt.h"
-#include "storage/condition_variable.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
-#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -33,13 +30,12 @@ typedef struct Task
 	TimestampTz due;			/* DT_NOEND: when woken */
 } Task;
 
-static Task tasks[MAX_TASKS] = {{es_maintain_partitions}};
-static int	ntasks = 1;
+static Task tasks[MAX_TASKS];
+static int	ntasks = 0;
 
 static void serve(Oid extension);
 static Oid	current_extension(void);
 static long run_tasks(bool all);
-static void wait_for_work(EsDatabase *db, long timeout, uint32 wait_event);
 
 /*
  * es_worker_register_task adds a task to what every database's worker does.
@@ -70,6 +66,10 @@ es_database_worker_main(Datum main_arg)
 		SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_OVERRIDE);
 		serve(extension);
 	}
+
+	/* an administrator's doing: supervised workers stay, and we come back */
+	if (es_worker_was_terminated())
+		proc_exit(1);
 	es_workers_make_leave(MyDatabaseId, false);
 	proc_exit(0);
 }
@@ -89,6 +89,7 @@ serve(Oid extension)
 	if (!es_worker_enter("starting"))
 		return;
 	db = es_database();
+	es_position_attach_worker();
 	es_worker_finish();
 
 	context = AllocSetContextCreate(TopMemoryContext, "eventsrc worker",
@@ -96,15 +97,9 @@ serve(Oid extension)
 	for (;;)
 	{
 		long		timeout;
+		long		maintain;
 		long		publish;
 
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-			woken = true;
-		}
 		if (es_worker_should_leave())
 			return;
 
@@ -123,14 +118,16 @@ serve(Oid extension)
 
 		MemoryContextSwitchTo(context);
 		timeout = run_tasks(woken);
-		woken = false;
-
+		maintain = es_maintain_partitions(db);
+		timeout = timeout < 0 ? maintain : Min(timeout, maintain);
 		publish = es_publish_position();
 		if (publish >= 0)
-			timeout = timeout < 0 ? publish : Min(timeout, publish);
+			timeout = Min(timeout, publish);
 		MemoryContextReset(context);
 
-		wait_for_work(publish < 0 ? db : NULL, timeout, wait_event);
+		/* an append that asks for maintenance is a move, too */
+		woken = es_worker_wait(publish < 0 ? db : NULL, es_publish_seen(), timeout,
+							   wait_event);
 	}
 }
 
@@ -179,25 +176,3 @@ run_tasks(bool all)
 	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next) + 1;
 }
 
-/*
- * wait_for_work sleeps until the latch is set or the timeout (ms, -1: none) is
- * over; if db is not NULL, also until the safe position may have moved.
- */
-static void
-wait_for_work(EsDatabase *db, long timeout, uint32 wait_event)
-{
-	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-
-	if (timeout >= 0)
-		events |= WL_TIMEOUT;
-
-	/* a broadcast sets our latch, but only while we are on the variable's list */
-	if (db)
-		ConditionVariablePrepareToSleep(&db->moved);
-	if (!(db && es_publish_pending()))
-	{
-		(void) WaitLatch(MyLatch, events, timeout, wait_event);
-		ResetLatch(MyLatch);
-	}
-	ConditionVariableCancelSleep();
-}

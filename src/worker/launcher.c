@@ -19,10 +19,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
-#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -92,12 +89,9 @@ es_launcher_main(Datum main_arg)
 	{
 		long		nap;
 
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		/* the postmaster starts us again, unless it is shutting down */
+		if (es_worker_was_terminated())
+			proc_exit(1);
 
 		(void) es_slot_take_woken();
 		MemoryContextSwitchTo(context);
@@ -105,9 +99,7 @@ es_launcher_main(Datum main_arg)
 		MemoryContextReset(context);
 
 		pgstat_report_activity(STATE_IDLE, NULL);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 nap, wait_event);
-		ResetLatch(MyLatch);
+		(void) es_worker_wait(NULL, 0, nap, wait_event);
 	}
 }
 

@@ -23,23 +23,16 @@
 static void maintain(void);
 
 /*
- * es_maintain_partitions is the task of this file.
+ * es_maintain_partitions does so if it is time or an append waits for it, and
+ * returns after how many ms it is time again.
  */
 long
-es_maintain_partitions(void)
+es_maintain_partitions(EsDatabase *db)
 {
 	static TimestampTz maintained_at = 0;
 	TimestampTz now = GetCurrentTimestamp();
-	EsDatabase *db;
-	uint64		asked;
+	uint64		asked = pg_atomic_read_u64(&db->maintenance_asked);
 
-	if (!es_worker_enter("starting"))
-		return -1;
-	db = es_database();
-	es_position_attach_worker();
-	es_worker_finish();
-
-	asked = pg_atomic_read_u64(&db->maintenance_asked);
 	if (maintained_at != 0 && asked <= pg_atomic_read_u64(&db->maintenance_done) &&
 		!TimestampDifferenceExceeds(maintained_at, now, MAINTENANCE_INTERVAL))
 		return MAINTENANCE_INTERVAL - TimestampDifferenceMilliseconds(maintained_at, now) + 1;

@@ -26,19 +26,18 @@ static int64 published = -1;
 static void write_position(int64 position);
 
 /*
- * es_publish_pending tells whether the safe position may have moved since it
- * was last looked at.
+ * es_publish_seen returns the count of moves that what was published covers.
  */
-bool
-es_publish_pending(void)
+uint64
+es_publish_seen(void)
 {
-	return database == NULL || pg_atomic_read_u64(&database->moves) != seen_moves;
+	return seen_moves;
 }
 
 /*
  * es_publish_position publishes the safe position if it moved.  Returns after
- * how many ms it wants to be called again; -1 once nothing is pending, then
- * when es_publish_pending() says so.
+ * how many ms it wants to be called again; -1 if nothing has moved, then when
+ * something does.
  */
 long
 es_publish_position(void)
@@ -46,7 +45,7 @@ es_publish_position(void)
 	TimestampTz now;
 	int64		position;
 
-	if (!es_publish_pending())
+	if (database && pg_atomic_read_u64(&database->moves) == seen_moves)
 		return -1;
 
 	now = GetCurrentTimestamp();

@@ -16,6 +16,8 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 
+#include "store/position.h"
+
 #define ES_KIND_LAUNCHER	"launcher"
 #define ES_KIND_DATABASE	"database"
 
@@ -105,8 +107,8 @@ extern void es_workers_unhold(Oid dboid);
 
 /* database.c, publish.c, maintain.c: parts of the database's worker */
 extern long es_publish_position(void);
-extern bool es_publish_pending(void);
-extern long es_maintain_partitions(void);
+extern uint64 es_publish_seen(void);
+extern long es_maintain_partitions(EsDatabase *db);
 
 /* entry points of background workers */
 extern PGDLLEXPORT void es_launcher_main(Datum main_arg);

@@ -12,13 +12,16 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "storage/condition_variable.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "store/position.h"
 #include "worker/slots.h"
 #include "worker/worker.h"
 
@@ -162,7 +165,7 @@ override_settings(void)
 
 /*
  * es_worker_should_leave tells whether the worker is to exit(0), because it was
- * stopped, or its database or the extension is going away.
+ * stopped or terminated, or its database or the extension is going away.
  */
 bool
 es_worker_should_leave(void)
@@ -172,7 +175,44 @@ es_worker_should_leave(void)
 	LWLockAcquire(es_workers->lock, LW_SHARED);
 	leave = es_my_slot->leave;
 	LWLockRelease(es_workers->lock);
-	return leave;
+	return leave || terminated;
+}
+
+/*
+ * es_worker_wait sleeps until somebody wakes the worker, the timeout is over or
+ * the safe position may have moved; see worker.h.
+ */
+bool
+es_worker_wait(EsDatabase *db, uint64 seen_moves, long timeout_ms, uint32 wait_event)
+{
+	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+
+	if (timeout_ms >= 0)
+		events |= WL_TIMEOUT;
+
+	/*
+	 * A broadcast sets our latch, but only while we are on the variable's
+	 * list.  ConditionVariableTimedSleep() would go on sleeping when the
+	 * latch is set by others.
+	 */
+	if (db)
+		ConditionVariablePrepareToSleep(&db->moved);
+	if (db == NULL || pg_atomic_read_u64(&db->moves) == seen_moves)
+	{
+		(void) WaitLatch(MyLatch, events, timeout_ms, wait_event);
+		ResetLatch(MyLatch);
+	}
+	ConditionVariableCancelSleep();
+
+	if (!terminated)
+		CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		return true;
+	}
+	return false;
 }
 
 /*

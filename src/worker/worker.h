@@ -12,6 +12,8 @@
 
 #include "eventsrc.h"
 
+#include "store/position.h"
+
 /* called from _PG_init and the shared memory hooks (eventsrc.c) */
 extern void es_worker_request_shmem(void);
 extern void es_worker_init_shmem(void);
@@ -52,17 +54,33 @@ extern void es_worker_register_task(EsWorkerTask task);
  */
 extern long es_worker_ensure(const char *kind, int64 id, const char *main_function,
 							 const char **problem);
-extern void es_worker_stop(const char *kind, int64 id); /* terminate and do not wait */
+/*
+ * es_worker_stop tells the worker to leave and does not wait, and forgets its
+ * back-off.  Called again 5 s later or more it terminates a deaf worker.
+ */
+extern void es_worker_stop(const char *kind, int64 id);
 extern pid_t es_worker_pid(Oid dboid, const char *kind, int64 id);	/* 0: not running */
 
 /*
  * For the main functions of supervised workers: es_worker_begin connects and
  * attaches (first call of a bgworker entry point); es_worker_should_leave is
  * true when the worker is to exit(0) because its database or the extension is
- * going away or it was stopped.
+ * going away or it was stopped or terminated (SIGTERM; a worker that does not
+ * ask dies of it at the next CHECK_FOR_INTERRUPTS()).
  */
 extern int64 es_worker_begin(Datum main_arg, const char *kind);
 extern bool es_worker_should_leave(void);
+
+/*
+ * es_worker_wait sleeps until the worker is woken (es_worker_wake for the
+ * database's worker; stop and signals for all), timeout_ms (-1: none) is over,
+ * or, if db is not NULL, its counter of moves is no longer seen_moves.  Unlike
+ * es_position_wait() it returns at once when the worker is to leave.  True if
+ * the configuration was reloaded.  Call it outside a transaction, and
+ * es_worker_should_leave() next.
+ */
+extern bool es_worker_wait(EsDatabase *db, uint64 seen_moves, long timeout_ms,
+						   uint32 wait_event);
 
 /*
  * es_worker_enter starts a transaction with an active snapshot, in which the

@@ -112,7 +112,7 @@ up() {
     local java id begun=$SECONDS address
     mkdir -p "$dir/tmp"
     dir=$(cd "$dir" && pwd)
-    [ -e "$jars/ok" ] || die "Apache Kafka is not in $jars; run test/setup/install.sh test first"
+    [ -e "$jars/ok" ] || die "Apache Kafka is not in $jars; run test/setup/install.sh kafka first"
     [ -e "$dir/server.properties" ] || configure
     address=$(cat "$dir/bootstrap")
     if alive; then echo "$address"; return; fi

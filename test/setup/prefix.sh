@@ -142,12 +142,12 @@ src_key() { { sha256sum <"$1"; echo "$2"; gcc --version; } | sha256sum | cut -c1
 src_prefix() {
     local tar t w cc=gcc args='--enable-cassert --enable-debug --enable-tap-tests --with-icu --with-openssl --with-lz4'
     need_packages gcc
-    find_tar() { find "$ES_CACHE/tar" -name "postgresql-${v}_*.orig.tar.bz2" 2>/dev/null | sort -V | tail -n 1; }
+    mkdir -p "$ES_CACHE/tar"
+    find_tar() { find "$ES_CACHE/tar" -name "postgresql-${v}_*.orig.tar.bz2" | sort -V | tail -n 1; }
     tar=$(find_tar)
     if [ -z "$tar" ]; then
         say "PostgreSQL $v: fetching the source of $suite"
         need_packages dpkg-dev
-        mkdir -p "$ES_CACHE/tar"
         use_private_apt || { say "PostgreSQL $v: no package index of $suite"; return 1; }
         (cd "$ES_CACHE/tar" && apt-get -qq source --download-only --tar-only "postgresql-$v" >&2) ||
             { say "PostgreSQL $v: the source is gone from the mirror"; return 1; }
@@ -209,7 +209,7 @@ get_prefix() {
     local pg_config
     if ! pg_config=$(PREFIX_MAKE=1 bash "${BASH_SOURCE[0]}" "$kind" "$v"); then
         [ ! -s "$ES_CACHE/build-$v.log" ] || [ "$kind" != src ] || tail -n 40 "$ES_CACHE/build-$v.log" >&2
-        pg_config=$(kept_prefix)
+        pg_config=$(kept_prefix || true)
         [ -n "$pg_config" ] || exit 3
         say "PostgreSQL $v: going on with the kept $("$pg_config" --version)"
     fi

@@ -6,9 +6,12 @@
 
 tally=${ES_TALLY:-}
 [ -n "$tally" ] || { ES_TALLY=$(mktemp); export ES_TALLY; }
-"$ES_ROOT/test/setup/install.sh" test
+"$ES_ROOT/test/setup/install.sh" test-tools
+SUITES=${SUITES:-regress isolation pgtap tap broker}
+case $SUITES in
+    *broker*) "$ES_ROOT/test/setup/install.sh" kafka || say "no Apache Kafka: the tests that need it will fail" ;;
+esac
 # shellcheck disable=SC2086  # words
-"$ES_ROOT/test/setup/suites.sh" "PostgreSQL $ES_VERSION" "$(own_pg_config)" \
-    ${SUITES:-regress isolation pgtap tap broker} && status=0 || status=1
+"$ES_ROOT/test/setup/suites.sh" "PostgreSQL $ES_VERSION" "$(own_pg_config)" $SUITES && status=0 || status=1
 [ -n "$tally" ] || print_tally "$ES_TALLY"
 exit "$status"

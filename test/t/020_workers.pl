@@ -64,6 +64,21 @@ create_extension($node, 'shop');
 my $shop = worker_pid('shop');
 isnt($shop, $pid, 'another database has a worker of its own');
 
+# --- what the worker does
+
+$node->safe_psql('postgres', 'SELECT es_create_store()');
+$node->safe_psql('postgres', "SELECT es_append('Order', '1', 'Placed')");
+wait_until($node, 'SELECT position = es_safe_position() AND position > 0 FROM eventsrc.published_position',
+	'the worker publishes the safe position');
+$node->safe_psql('postgres', "BEGIN; SELECT es_append('Order', '1', 'Paid'); ROLLBACK");
+$node->safe_psql('postgres', "SELECT es_append('Order', '1', 'Sent')");
+wait_until($node, 'SELECT position = es_safe_position() FROM eventsrc.published_position',
+	'and goes on to do so');
+wait_until($node, "SELECT n_tup_ins = 1 AND n_tup_upd >= 2 AND n_tup_upd = n_tup_hot_upd FROM pg_stat_user_tables WHERE relid = 'eventsrc.published_position'::regclass",
+	'in one row that stays on its page');
+wait_until($node, "SELECT state = 'idle' AND xact_start IS NULL AND backend_xmin IS NULL FROM pg_stat_activity WHERE pid = $pid",
+	'it waits without a transaction');
+
 # --- terminated
 
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($shop)");
@@ -193,6 +208,9 @@ ok($pid && worker_pid('shelf'), 'and after a worker was killed, which restarts t
 
 # --- standby
 
+$node->safe_psql('postgres', "SELECT es_append('Order', '1', 'Closed')");
+my $safe = $node->safe_psql('postgres', 'SELECT es_safe_position()');
+
 $node->backup('backup');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'backup', has_streaming => 1);
@@ -201,6 +219,7 @@ $node->wait_for_catchup($standby);
 is($standby->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'eventsrc%'"),
 	'0', 'a standby has no workers');
 is($standby->safe_psql('postgres', 'SELECT count(*) FROM es_workers'), '0', 'as es_workers says there');
+ok($standby->poll_query_until('postgres', "SELECT es_safe_position() = $safe"), 'it knows the safe position');
 $node->stop;
 $standby->promote;
 ok( $standby->poll_query_until('postgres',

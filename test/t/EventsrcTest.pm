@@ -16,7 +16,7 @@
 #     $session->result;                              # ... this does
 #     $session->quit;
 #
-#     my $kafka = new_kafka();                       # a real broker; needs test/setup/install.sh test
+#     my $kafka = new_kafka();                       # a real broker; needs test/setup/install.sh kafka
 #     $kafka->address;  $kafka->stop;  $kafka->start;  $kafka->kill9;
 #     my @messages = $kafka->messages('topic');      # see below
 #     $kafka->wait_for_messages('topic', 100);
@@ -151,7 +151,7 @@ sub result
 {
 	my ($self) = @_;
 	my $mark = $self->{mark};
-	eval { $self->{run}->pump until $self->{out} =~ /^\Q$mark\E$/m && $self->{err} =~ /^\Q$mark\E$/m; 1 }
+	eval { $self->{run}->pump until $self->{out} =~ /^\Q$mark\E\n/m && $self->{err} =~ /^\Q$mark\E\n/m; 1 }
 	  or die "psql gave no answer: $@ $self->{out} $self->{err}";
 	$self->{timer}->reset;
 	my ($out, $err) = ($self->{out}, $self->{err});

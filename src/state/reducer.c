@@ -1,0 +1,318 @@
+/*
+ * reducer.c
+ *		Reducers: which functions can serve as one, and their identity.
+ *
+ * A snapshot is good only for the reducer and the initial state that made it,
+ * so it carries their identity: the reducer's name and a hash of its whole
+ * definition and of the initial state.  It holds no OIDs and thus survives
+ * dump and restore.  Identities are kept per backend until pg_proc says that
+ * the function changed.
+ */
+#include "state/state.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+#include "utils/varlena.h"
+
+/* the built-in merge; the number changes when its answers do */
+#define MERGE_IDENTITY	"merge/1"
+
+typedef struct ReducerEntry
+{
+	Oid			reducer;		/* hash key; InvalidOid: built-in merge */
+	uint32		hash;			/* of the pg_proc syscache entry */
+	bool		valid;
+	Jsonb	   *initial;
+	char	   *identity;
+} ReducerEntry;
+
+static HTAB *reducers = NULL;
+static MemoryContext reducer_context = NULL;
+
+static void init_cache(void);
+static void forget_reducers(Datum arg, int cacheid, uint32 hashvalue);
+static char *compute_identity(Oid reducer, Jsonb *initial);
+static const char *describe_mismatch(Form_pg_proc procedure);
+
+/*
+ * es_reducer_check raises ERRCODE_ES_INVALID_AGGREGATE unless the function can
+ * be called as (state jsonb, event es_event) RETURNS jsonb.
+ */
+void
+es_reducer_check(Oid reducer)
+{
+	HeapTuple	tuple;
+	const char *mismatch;
+
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(reducer));
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function with OID %u does not exist", reducer)));
+
+	mismatch = describe_mismatch((Form_pg_proc) GETSTRUCT(tuple));
+	if (mismatch)
+		ereport(ERROR,
+				(errcode(ERRCODE_ES_INVALID_AGGREGATE),
+				 errmsg("%s cannot serve as reducer",
+						format_procedure(reducer)),
+				 errdetail("%s A reducer is a function (state jsonb, event es_event) RETURNS jsonb.",
+						   mismatch),
+				 errhint("For example: CREATE FUNCTION my_reducer(state jsonb, event es_event) RETURNS jsonb IMMUTABLE LANGUAGE sql RETURN state || event.data;")));
+	ReleaseSysCache(tuple);
+}
+
+/*
+ * es_reducer_name returns the name by which a reducer is registered.  It is
+ * kept as text, not as regprocedure, which pg_upgrade refuses in tables; the
+ * argument types need no mention, they are always the same.
+ */
+char *
+es_reducer_name(Oid reducer)
+{
+	return quote_qualified_identifier(get_namespace_name(get_func_namespace(reducer)),
+									  get_func_name(reducer));
+}
+
+/*
+ * es_reducer_find finds the reducer of a name that es_reducer_name() made;
+ * raises ERRCODE_ES_REDUCER_FAILED if it is gone.
+ */
+Oid
+es_reducer_find(text *name)
+{
+	Oid			types[2] = {JSONBOID, es_event_type()};
+	List	   *names = textToQualifiedNameList(name);
+	Oid			reducer = InvalidOid;
+
+	if (list_length(names) == 2)
+	{
+		Oid			schema = get_namespace_oid(strVal(linitial(names)), true);
+
+		if (OidIsValid(schema))
+			reducer = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+									  CStringGetDatum(strVal(lsecond(names))),
+									  PointerGetDatum(buildoidvector(types, 2)),
+									  ObjectIdGetDatum(schema));
+	}
+	if (!OidIsValid(reducer))
+		ereport(ERROR,
+				(errcode(ERRCODE_ES_REDUCER_FAILED),
+				 errmsg("reducer %s does not exist", text_to_cstring(name)),
+				 errdetail("The aggregate type's reducer was dropped, renamed or moved since it was registered."),
+				 errhint("Create the function %s(state jsonb, event es_event) again, or register another with es_create_aggregate().",
+						 text_to_cstring(name))));
+	return reducer;
+}
+
+/*
+ * es_reducer_check_acl raises 42501 unless the current user may execute the
+ * reducer.
+ */
+void
+es_reducer_check_acl(Oid reducer)
+{
+	AclResult	aclresult;
+
+	aclresult = es_proc_aclcheck(reducer, GetUserId(), ACL_EXECUTE);
+	if (aclresult != ACLCHECK_OK)
+		aclcheck_error(aclresult, OBJECT_FUNCTION, get_func_name(reducer));
+	InvokeFunctionExecuteHook(reducer);
+}
+
+/*
+ * es_reducer_identity returns the identity of a reducer (checked on the way)
+ * with an initial state, in the current memory context.
+ */
+const char *
+es_reducer_identity(Oid reducer, Jsonb *initial)
+{
+	ReducerEntry *entry;
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *identity;
+	Jsonb	   *kept;
+	bool		found;
+
+	if (reducers == NULL)
+		init_cache();
+
+	entry = hash_search(reducers, &reducer, HASH_ENTER, &found);
+	if (found && entry->valid &&
+		VARSIZE(entry->initial) == VARSIZE(initial) &&
+		memcmp(entry->initial, initial, VARSIZE(initial)) == 0)
+		return pstrdup(entry->identity);
+
+	if (!found)
+	{
+		entry->initial = NULL;
+		entry->identity = NULL;
+	}
+
+	/*
+	 * An invalidation that arrives while the identity is computed makes the
+	 * entry invalid again, though valid was set before.
+	 */
+	entry->valid = true;
+	entry->hash = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(reducer));
+	PG_TRY();
+	{
+		if (OidIsValid(reducer))
+			es_reducer_check(reducer);
+		identity = compute_identity(reducer, initial);
+		MemoryContextSwitchTo(reducer_context);
+		kept = palloc(VARSIZE(initial));
+		memcpy(kept, initial, VARSIZE(initial));
+		if (entry->identity)
+			pfree(entry->identity);
+		entry->identity = NULL;
+		if (entry->initial)
+			pfree(entry->initial);
+		entry->initial = kept;
+		entry->identity = pstrdup(identity);
+	}
+	PG_CATCH();
+	{
+		entry->valid = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	MemoryContextSwitchTo(caller);
+	return identity;
+}
+
+/*
+ * init_cache makes the backend's cache of identities.
+ */
+static void
+init_cache(void)
+{
+	HASHCTL		ctl = {0};
+
+	if (reducer_context == NULL)
+	{
+		reducer_context = AllocSetContextCreate(TopMemoryContext,
+												"eventsrc reducers",
+												ALLOCSET_SMALL_SIZES);
+		CacheRegisterSyscacheCallback(PROCOID, forget_reducers, (Datum) 0);
+	}
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(ReducerEntry);
+	ctl.hcxt = reducer_context;
+	reducers = hash_create("eventsrc reducers", 16, &ctl,
+						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * forget_reducers marks what pg_proc changed as no longer known.
+ */
+static void
+forget_reducers(Datum arg, int cacheid, uint32 hashvalue)
+{
+	HASH_SEQ_STATUS status;
+	ReducerEntry *entry;
+
+	if (reducers == NULL)
+		return;
+	hash_seq_init(&status, reducers);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (hashvalue == 0 || entry->hash == hashvalue)
+			entry->valid = false;
+	}
+}
+
+/*
+ * compute_identity names and hashes a reducer's definition and its initial
+ * state.  The definition is what pg_get_functiondef() prints, with a fixed
+ * search_path, so that everybody sees the same names in it.
+ */
+static char *
+compute_identity(Oid reducer, Jsonb *initial)
+{
+	StringInfoData input;
+	Datum		hash;
+	const char *name = MERGE_IDENTITY;
+	const uint8 *bytes;
+	StringInfoData result;
+
+	initStringInfo(&input);
+	if (OidIsValid(reducer))
+	{
+		int			nestlevel = NewGUCNestLevel();
+		Datum		definition;
+
+		(void) set_config_option("search_path", "pg_catalog",
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+		definition = OidFunctionCall1(F_PG_GET_FUNCTIONDEF,
+									  ObjectIdGetDatum(reducer));
+		name = es_reducer_name(reducer);
+		AtEOXact_GUC(true, nestlevel);
+		appendStringInfoString(&input, TextDatumGetCString(definition));
+	}
+	appendStringInfoChar(&input, '\n');
+	(void) JsonbToCString(&input, &initial->root, VARSIZE(initial));
+
+	hash = DirectFunctionCall1(sha256_bytea,
+							   PointerGetDatum(cstring_to_text_with_len(input.data, input.len)));
+	bytes = (const uint8 *) VARDATA_ANY(DatumGetPointer(hash));
+
+	/* half of the hash is plenty to tell one's own versions apart */
+	initStringInfo(&result);
+	appendStringInfo(&result, "%s#", name);
+	for (int i = 0; i < 16; i++)
+		appendStringInfo(&result, "%02x", bytes[i]);
+	return result.data;
+}
+
+/*
+ * describe_mismatch says what keeps a function from being a reducer, or
+ * returns NULL.
+ */
+static const char *
+describe_mismatch(Form_pg_proc procedure)
+{
+	switch (procedure->prokind)
+	{
+		case PROKIND_FUNCTION:
+			break;
+		case PROKIND_PROCEDURE:
+			return "It is a procedure.";
+		case PROKIND_AGGREGATE:
+			return "It is an aggregate.";
+		case PROKIND_WINDOW:
+			return "It is a window function.";
+		default:
+			return "It is not a plain function.";
+	}
+	if (procedure->proretset)
+		return "It returns a set.";
+	if (procedure->pronargs != 2)
+		return psprintf("It takes %d argument(s), not two.",
+						procedure->pronargs);
+	if (procedure->proargtypes.values[0] != JSONBOID)
+		return psprintf("Its first argument is of type %s, not jsonb.",
+						format_type_be(procedure->proargtypes.values[0]));
+	if (procedure->proargtypes.values[1] != es_event_type())
+		return psprintf("Its second argument is of type %s, not es_event.",
+						format_type_be(procedure->proargtypes.values[1]));
+	if (procedure->prorettype != JSONBOID)
+		return psprintf("It returns %s, not jsonb.",
+						format_type_be(procedure->prorettype));
+	return NULL;
+}

@@ -1,0 +1,115 @@
+/*
+ * state.h
+ *		State of an aggregate: its reducer, the fold over its events, and the
+ *		snapshots that shorten the fold.
+ *
+ *		merge.c		 the built-in reducer: a shallow merge that keeps its state open
+ *		reducer.c	 reducers: which functions can serve, and their identity
+ *		aggregate.c	 aggregate types: es_create_aggregate(), and reading the registry
+ *		fold.c		 the fold of events by either kind of reducer
+ *		lookup.c	 reads of the side tables by primary key
+ *		snapshot.c	 snapshots: finding one, and the trigger that takes them
+ *		state.c		 es_state(), es_explain_state()
+ */
+#ifndef EVENTSRC_STATE_H
+#define EVENTSRC_STATE_H
+
+#include "read/scan.h"
+
+#include "access/genam.h"
+#include "access/skey.h"
+#include "datatype/timestamp.h"
+#include "fmgr.h"
+#include "utils/jsonb.h"
+
+/* how often a snapshot is taken of types that say nothing about it */
+#define ES_SNAPSHOT_EVERY	100
+
+/* What is registered for an aggregate type, or the defaults. */
+typedef struct EsAggregate
+{
+	Oid			reducer;		/* InvalidOid: the built-in merge */
+	Jsonb	   *initial;
+	int			snapshot_every; /* 0: no snapshots */
+	const char *identity;		/* of the reducer and the initial state */
+} EsAggregate;
+
+/* aggregate.c */
+extern void es_aggregate_load(EsStore *store, text *aggregate_type,
+							  Snapshot snapshot, EsAggregate *aggregate);
+
+/* reducer.c */
+extern void es_reducer_check(Oid reducer);
+extern char *es_reducer_name(Oid reducer);
+extern Oid	es_reducer_find(text *name);
+extern void es_reducer_check_acl(Oid reducer);
+extern const char *es_reducer_identity(Oid reducer, Jsonb *initial);
+
+/* merge.c */
+typedef struct EsMerge EsMerge;
+
+extern EsMerge *es_merge_begin(Jsonb *start);
+extern void es_merge_add(EsMerge *merge, Datum data);
+extern Jsonb *es_merge_end(EsMerge *merge);
+
+/* fold.c */
+typedef struct EsFold EsFold;
+
+extern EsFold *es_fold_begin(EsAggregate *aggregate, FmgrInfo *reducer,
+							 text *aggregate_type, text *aggregate_id,
+							 Jsonb *start);
+extern void es_fold_event(EsFold *fold, TupleTableSlot *slot);
+extern Jsonb *es_fold_end(EsFold *fold);
+
+/* snapshot.c */
+extern int64 es_snapshot_find(EsStore *store, text *aggregate_type,
+							  text *aggregate_id, int64 upto_version,
+							  TimestampTz upto_time, const char *identity,
+							  Snapshot snapshot, Jsonb **state);
+
+/* A question about an aggregate's state, and its answer. */
+typedef struct EsStateQuery
+{
+	EsStore    *store;
+	text	   *aggregate_type;
+	text	   *aggregate_id;
+	bool		to_version;		/* false: to the last */
+	int64		version;		/* PG_INT64_MAX if not to_version */
+	TimestampTz as_of;			/* DT_NOEND: now */
+	bool		occurred;		/* as_of is business time */
+	bool		snapshots;		/* may be used */
+	Snapshot	snapshot;
+	FmgrInfo   *reducer;		/* kept by the caller from call to call */
+} EsStateQuery;
+
+typedef struct EsStateAnswer
+{
+	Jsonb	   *state;			/* NULL: there is none */
+	int64		version;		/* the highest that was folded, 0: none */
+	TimestampTz recorded_at;	/* of that event */
+	int64		snapshot_version;	/* 0: no snapshot was used */
+	int64		replayed;		/* events folded */
+} EsStateAnswer;
+
+/* state.c */
+extern void es_state_compute(EsStateQuery *query, EsAggregate *aggregate,
+							 EsStateAnswer *answer);
+
+/* A read of a store's side table by its primary key (lookup.c). */
+typedef struct EsLookup
+{
+	Relation	table;
+	Relation	index;
+	SysScanDesc scan;
+	int			nkeys;
+	ScanKeyData keys[3];
+} EsLookup;
+
+extern void es_lookup_open(EsLookup *lookup, Oid table);
+extern void es_lookup_text(EsLookup *lookup, text *value);
+extern void es_lookup_upto(EsLookup *lookup, int64 value);
+extern HeapTuple es_lookup_last(EsLookup *lookup, Snapshot snapshot);
+extern Datum es_lookup_value(EsLookup *lookup, HeapTuple tuple, int attno);
+extern void es_lookup_close(EsLookup *lookup);
+
+#endif							/* EVENTSRC_STATE_H */

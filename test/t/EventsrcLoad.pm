@@ -1,0 +1,190 @@
+# EventsrcLoad: writers that think, roll back and use savepoints, readers that follow, and what must hold
+# afterwards.  For the tests of crash recovery, standbys and the safe position.
+package EventsrcLoad;
+
+use strict;
+use warnings;
+use Exporter 'import';
+use IPC::Run ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(make_stores start_writers writing finish_writers events_of check_streams check_indexes @STORES);
+
+# One store has a name that needs quoting.
+our @STORES = ('es', 'Second "store"');
+
+# quoted_store returns a store's name as an SQL identifier.
+sub quoted_store
+{
+	my ($store) = @_;
+	$store =~ s/"/""/g;
+	return qq{"$store"};
+}
+
+# make_stores makes the stores in a database.
+sub make_stores
+{
+	my ($node, $database) = @_;
+	$node->safe_psql($database // 'postgres', "SELECT es_create_store('$_')") foreach @STORES;
+	return;
+}
+
+# start_writers starts sessions that append: they think between an append and the commit, append late in
+# old transactions, use savepoints and roll back a fifth of all.  Streams are locked in one order, so that
+# there are no deadlocks.
+#     options: database => 'postgres', clients => 8, transactions => 300 each, port/host by $node
+sub start_writers
+{
+	my ($node, %option) = @_;
+	my $database = $option{database} // 'postgres';
+	my $clients = $option{clients} // 8;
+	my $transactions = $option{transactions} // 300;
+	my $script = PostgreSQL::Test::Utils::tempdir('writers') . '/writer.sql';
+	my ($out, $err) = ('', '');
+
+	append_to_file($script, <<"END");
+\\set first random(1, 10)
+\\set second random(11, 20)
+\\set before random(0, 6)
+\\set think random(0, 12)
+\\set fate random(1, 100)
+\\set inner random(1, 100)
+\\set many random(1, 8)
+BEGIN;
+\\if :fate % 4 = 0
+SELECT pg_current_xact_id();
+\\sleep :before ms
+\\endif
+SELECT es_append('Order', 'o' || :first, 'Placed', '{"a": 1}');
+\\if :fate % 3 = 0
+\\sleep :think ms
+\\endif
+SAVEPOINT s;
+SELECT es_append_events('Order', 'o' || :second, array_fill('Changed'::text, ARRAY[:many]), array_fill('{"b": 2}'::jsonb, ARRAY[:many]));
+\\if :inner <= 30
+ROLLBACK TO SAVEPOINT s;
+\\endif
+\\if :inner % 2 = 0
+\\sleep :think ms
+\\endif
+\\if :fate % 5 <> 4
+SELECT es_append('Shelf', 's' || :first, 'Filled', '{}', store => '$STORES[1]');
+\\endif
+\\if :fate % 7 = 0
+INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data) SELECT 'Plain', 'p' || :first, 'Inserted', '{}' FROM generate_series(1, 3);
+\\sleep :think ms
+\\endif
+\\if :fate <= 20
+ROLLBACK;
+\\else
+COMMIT;
+\\endif
+END
+	my @command = (
+		'pgbench', '-n', '-c', $clients, '-j', 1, '-t', $transactions, '-f', $script,
+		'-h', $node->host, '-p', $node->port, $database);
+	my $self = { out => \$out, err => \$err };
+	$self->{run} = IPC::Run::start(\@command, '<', \undef, '>', \$out, '2>', \$err,
+		IPC::Run::timeout($EventsrcTest::PATIENCE * 4));
+	return $self;
+}
+
+# writing tells whether the writers are still at it.
+sub writing
+{
+	my ($self) = @_;
+	return $self->{run}->pumpable && eval { $self->{run}->pump_nb; 1 };
+}
+
+# finish_writers waits for the writers; may_fail: their server went away.
+sub finish_writers
+{
+	my ($self, %option) = @_;
+	my $ok = eval { IPC::Run::finish($self->{run}) };
+	return if $option{may_fail};
+	ok($ok, 'the writers met no error') or diag(${ $self->{err} });
+	return;
+}
+
+# events_of returns the positions of all events of a store, in order.
+sub events_of
+{
+	my ($node, $store, $database) = @_;
+	return split /\n/,
+	  $node->safe_psql($database // 'postgres',
+		'SELECT global_position FROM ' . quoted_store($store) . '.events ORDER BY 1');
+}
+
+# check_streams checks what must hold of every store at any time.
+sub check_streams
+{
+	my ($node, $when, $database) = @_;
+	$database //= 'postgres';
+	foreach my $store (@STORES)
+	{
+		my $schema = quoted_store($store);
+		is($node->safe_psql($database, <<"END"), '', "$store: versions are dense $when");
+SELECT aggregate_type, aggregate_id, count(*), min(version), max(version), count(DISTINCT version)
+FROM $schema.events GROUP BY 1, 2
+HAVING min(version) <> 1 OR max(version) <> count(*) OR count(DISTINCT version) <> count(*)
+END
+		is($node->safe_psql($database, <<"END"), '', "$store: positions and times increase with versions $when");
+SELECT * FROM (
+	SELECT aggregate_type, aggregate_id, version, global_position, recorded_at,
+		lag(global_position) OVER stream AS before, lag(recorded_at) OVER stream AS time_before
+	FROM $schema.events WINDOW stream AS (PARTITION BY aggregate_type, aggregate_id ORDER BY version)) e
+WHERE before >= global_position OR time_before > recorded_at
+END
+		is($node->safe_psql($database, <<"END"), '', "$store: streams and events agree $when");
+SELECT aggregate_type, aggregate_id, s.first_partition, e.first, s.last_partition, e.last
+FROM $schema.streams s
+FULL JOIN (SELECT aggregate_type, aggregate_id,
+		date_trunc('month', min(recorded_at), 'UTC') AS first, date_trunc('month', max(recorded_at), 'UTC') AS last
+	FROM $schema.events GROUP BY 1, 2) e USING (aggregate_type, aggregate_id)
+WHERE (s.first_partition, s.last_partition) IS DISTINCT FROM (e.first, e.last)
+END
+	}
+	is($node->safe_psql($database, 'SELECT global_position, count(*) FROM ('
+				. join(' UNION ALL ', map { 'SELECT global_position FROM ' . quoted_store($_) . '.events' } @STORES)
+				. ') e GROUP BY 1 HAVING count(*) > 1'),
+		'', "no position is given twice, in all stores together, $when");
+	return;
+}
+
+# check_indexes compares the indexes of all stores with their tables: by amcheck where there is one, and by
+# reading each way.
+sub check_indexes
+{
+	my ($node, $when, $database) = @_;
+	$database //= 'postgres';
+	if ($node->safe_psql($database, q{SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'}) eq '1')
+	{
+		my $checked = $node->safe_psql($database, <<'END');
+CREATE EXTENSION IF NOT EXISTS amcheck;
+SELECT count(bt_index_check(i.indexrelid, true)::text) FROM pg_index i
+JOIN pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i'
+JOIN pg_class t ON t.oid = i.indrelid
+JOIN eventsrc.stores s ON t.relnamespace = quote_ident(s.store)::regnamespace
+END
+		ok($checked >= 10, "amcheck finds $checked indexes in order $when");
+	}
+	foreach my $store (@STORES)
+	{
+		my $schema = quoted_store($store);
+		my $query = 'SELECT count(*), sum(%s), max(%s)::text FROM %s WHERE %s > 0';
+		foreach my $column ('global_position', 'version')
+		{
+			my $by = $column eq 'version' ? q{aggregate_type > '' AND aggregate_id > '' AND version} : $column;
+			my $select = sprintf($query, $column, $column, "$schema.events", $by);
+			my $sequential = $node->safe_psql($database,
+				"SET enable_indexscan = off; SET enable_bitmapscan = off; SET enable_indexonlyscan = off; $select");
+			my $index = $node->safe_psql($database, "SET enable_seqscan = off; $select");
+			is($index, $sequential, "$store: the index on $column has what the table has $when");
+		}
+	}
+	return;
+}
+
+1;
