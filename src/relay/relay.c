@@ -42,7 +42,6 @@
 #define BUSY_MS			1000	/* the same while confirmations are awaited */
 #define PROBE_MS		3000	/* how often a broker in trouble is asked */
 #define SAVE_MS			200		/* how often a busy relay stores its position */
-#define SAVE_IDLE_MS	60000	/* the same where only other stores have events */
 #define STALL_MS		10000	/* without any confirmation, something is wrong */
 #define LEAVE_MS		1000	/* how long confirmations are awaited at the end */
 
@@ -62,7 +61,6 @@ typedef struct EsRun
 	bool		complete;		/* nothing more is known to be there */
 	int64		saved;			/* the position in eventsrc.relays */
 	TimestampTz saved_at;
-	int64		saved_total;	/* events confirmed by then */
 	uint64		errors;			/* of the broker, that were reported */
 	bool		retrying;		/* so it was reported */
 	TimestampTz probed_at;
@@ -387,11 +385,11 @@ static void
 report_broker(void)
 {
 	EsBroker   *broker = run.broker;
-	int64		before = run.window->confirmed;
+	int64		position = run.window->confirmed;
 
-	/* other stores' events need no confirmation */
+	/* shown, but not stored: a copy of the database may use it for other events */
 	if (es_window_pending(run.window) == 0 && run.complete && !broker->failed)
-		run.window->confirmed = run.scanned;
+		position = run.scanned;
 
 	if (is_stalled() && !run.retrying)
 		es_broker_error(broker, "the broker has confirmed nothing for %d s", STALL_MS / 1000);
@@ -404,7 +402,7 @@ report_broker(void)
 		es_relay_status_error(ES_RELAY_RETRYING, broker->error);
 		ereport(LOG,
 				(errmsg("relay \"%s\" at position " INT64_FORMAT ": %s",
-						NameStr(run.relay->name), before, broker->error)));
+						NameStr(run.relay->name), run.window->confirmed, broker->error)));
 	}
 	else if (run.retrying && !broker->troubled && !broker->failed &&
 			 (run.window->total > run.failed_total ||
@@ -414,7 +412,7 @@ report_broker(void)
 		run.pause_ms = PAUSE_FIRST_MS;
 		es_relay_status_state(ES_RELAY_RUNNING);
 	}
-	es_relay_status_progress(run.window->confirmed, run.window->total);
+	es_relay_status_progress(position, run.window->total);
 }
 
 /*
@@ -440,12 +438,11 @@ is_stalled(void)
 static void
 save_position(bool now)
 {
-	int			interval = run.window->total > run.saved_total ? SAVE_MS : SAVE_IDLE_MS;
 	bool		found;
 
 	if (run.window->confirmed <= run.saved)
 		return;
-	if (!now && !TimestampDifferenceExceeds(run.saved_at, GetCurrentTimestamp(), interval))
+	if (!now && !TimestampDifferenceExceeds(run.saved_at, GetCurrentTimestamp(), SAVE_MS))
 		return;
 
 	StartTransactionCommand();
@@ -456,7 +453,6 @@ save_position(bool now)
 
 	run.saved = run.window->confirmed;
 	run.saved_at = GetCurrentTimestamp();
-	run.saved_total = run.window->total;
 	if (!found)
 		run.leave = true;
 }
@@ -472,7 +468,7 @@ wait_for_work(void)
 
 	if (!run.complete && has_room())
 		return;
-	if (idle && run.window->total > run.saved_total)
+	if (idle)
 		save_position(true);
 
 	/* who moves the safe position sets our latch, as the broker's pipe wakes us */
