@@ -90,7 +90,7 @@ COMMENT ON VIEW es_relays
 COMMENT ON COLUMN es_relays.broker IS 'where the broker is, while the relay''s worker runs';
 COMMENT ON COLUMN es_relays.state
     IS 'running; waiting (for a worker); retrying (goes on by itself, see last_error); stopped (something must be put right, see last_error); paused';
-COMMENT ON COLUMN es_relays.position IS 'every event up to here was confirmed by the broker';
+COMMENT ON COLUMN es_relays.position IS 'every event of the store up to here was confirmed by the broker';
 COMMENT ON COLUMN es_relays.lag_events IS 'events not yet confirmed: counted up to 10000, estimated beyond';
 COMMENT ON COLUMN es_relays.lag_seconds IS 'age of the oldest event that is not yet confirmed, 0 if there is none';
 COMMENT ON COLUMN es_relays.sent IS 'events confirmed since the relay''s worker started';

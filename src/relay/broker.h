@@ -55,6 +55,7 @@ typedef struct EsBroker
 	pgsocket	wake;			/* readable when poll() has something to do */
 	bool		troubled;		/* out of reach or refusing; mends by itself */
 	bool		failed;			/* to be closed; what is unconfirmed must be sent again */
+	int64		refused;		/* no event beyond this position was refused */
 	uint64		errors;			/* how often error was written */
 	char		error[ES_BROKER_TEXT];	/* the last error */
 	char		address[ES_BROKER_TEXT];	/* where other programs find the broker */

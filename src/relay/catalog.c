@@ -19,6 +19,7 @@
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
+#include "store/position.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -156,16 +157,18 @@ es_relay_pause(int64 id)
 void
 es_relay_resume(int64 id)
 {
-	Oid			types[] = {INT8OID, INT8OID, OIDOID};
-	Datum		values[3];
+	Oid			types[] = {INT8OID, INT8OID, OIDOID, INT8OID};
+	Datum		values[4];
 
 	values[0] = Int64GetDatum(id);
 	values[1] = Int64GetDatum((int64) GetSystemIdentifier());
 	values[2] = ObjectIdGetDatum(MyDatabaseId);
+	values[3] = Int64GetDatum(es_position_head());
 
+	/* in a copy, positions that held no events are given out once more */
 	SPI_connect();
-	execute("UPDATE eventsrc.relays SET paused = false, system_identifier = $2, database = $3"
-			" WHERE id = $1", 3, types, values, false);
+	execute("UPDATE eventsrc.relays SET paused = false, system_identifier = $2, database = $3,"
+			" position = least(position, $4) WHERE id = $1", 4, types, values, false);
 	SPI_finish();
 }
 

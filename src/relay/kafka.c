@@ -11,8 +11,9 @@
  * Retries never end (message.timeout.ms 0) and nothing overtakes a message
  * that Kafka refuses (enable.gapless.guarantee): the producer fails as a
  * whole, and the relay begins anew with the first event that is unconfirmed.
- * That holds as long as one request at a time is under way (max.in.flight):
- * the broker accepts the second batch of a producer whose first it refused.
+ * Yet a broker takes the second batch of a new producer for a partition though
+ * it refused the first.  So one request at a time is under way (max.in.flight),
+ * and the relay sends what may be refused again alone (relay.c).
  */
 #include "relay/relay.h"
 
@@ -176,6 +177,7 @@ kafka_send(EsBroker *broker, const EsMessage *message)
 						message->position, message->topic,
 						rd_kafka_err2str(rd_kafka_error_code(error)));
 		kafka->explained = true;
+		broker->refused = message->position;
 	}
 	rd_kafka_error_destroy(error);
 	broker->failed = true;
@@ -337,6 +339,7 @@ take_delivery(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opa
 	EsKafka    *kafka = opaque;
 	EsBroker   *broker = &kafka->base;
 	uint64		sequence = (uint64) (uintptr_t) message->_private;
+	int64		position = es_window_position(broker->window, sequence);
 
 	if (kafka->closing)
 		return;
@@ -347,17 +350,18 @@ take_delivery(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opa
 		return;
 	}
 
-	/* the first failure says why; those behind it only follow */
-	if (!kafka->explained && message->err != RD_KAFKA_RESP_ERR__FATAL &&
+	/* the first failure says why; what is purged behind it only follows */
+	if (message->err != RD_KAFKA_RESP_ERR__FATAL &&
 		message->err != RD_KAFKA_RESP_ERR__PURGE_QUEUE &&
 		message->err != RD_KAFKA_RESP_ERR__PURGE_INFLIGHT)
 	{
-		es_broker_error(broker,
-						"event at position " INT64_FORMAT ", or one of its batch, was not accepted by topic \"%s\": %s",
-						es_window_position(broker->window, sequence),
-						rd_kafka_topic_name(message->rkt),
-						rd_kafka_err2str(message->err));
+		if (!kafka->explained)
+			es_broker_error(broker,
+							"event at position " INT64_FORMAT ", or one of its batch, was not accepted by topic \"%s\": %s",
+							position, rd_kafka_topic_name(message->rkt),
+							rd_kafka_err2str(message->err));
 		kafka->explained = true;
+		broker->refused = Max(broker->refused, position);
 	}
 	broker->failed = true;
 }

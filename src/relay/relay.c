@@ -42,7 +42,7 @@
 #define BUSY_MS			1000	/* the same while confirmations are awaited */
 #define PROBE_MS		3000	/* how often a broker in trouble is asked */
 #define SAVE_MS			200		/* how often a busy relay stores its position */
-#define SAVE_IDLE_MS	60000	/* the same where only other stores have events */
+#define STALL_MS		10000	/* without any confirmation, something is wrong */
 #define LEAVE_MS		1000	/* how long confirmations are awaited at the end */
 
 typedef struct EsRun
@@ -55,15 +55,20 @@ typedef struct EsRun
 	MemoryContext event;		/* one event */
 	EsBroker   *broker;			/* NULL: not connected */
 	EsWindow   *window;
+	EsDatabase *database;		/* its positions */
+	uint64		moves;			/* of the safe position, before it was read */
 	int64		scanned;		/* everything up to here is handed over */
 	bool		complete;		/* nothing more is known to be there */
 	int64		saved;			/* the position in eventsrc.relays */
 	TimestampTz saved_at;
-	int64		saved_total;	/* events confirmed by then */
 	uint64		errors;			/* of the broker, that were reported */
 	bool		retrying;		/* so it was reported */
 	TimestampTz probed_at;
 	int64		failed_total;	/* events confirmed by then */
+	TimestampTz moved_at;		/* when something was confirmed or nothing awaited */
+	int64		moved_total;	/* events confirmed by then */
+	int64		refused;		/* events up to here are sent one by one */
+	int64		first_total;	/* events confirmed when the broker was opened */
 	int			pause_ms;		/* after the next failure */
 	bool		leave;			/* the relay is gone or not to run */
 } EsRun;
@@ -81,9 +86,11 @@ static void read_events(void);
 static void send_page(int64 safe);
 static void flush_commits(void);
 static void report_broker(void);
+static bool is_stalled(void);
 static void save_position(bool now);
 static void wait_for_work(void);
 static bool has_room(void);
+static bool is_careful(void);
 static void give_up(void);
 static void pause_after_failure(void);
 static void wait_on_latch(pgsocket wake, long timeout_ms);
@@ -197,6 +204,8 @@ connect_broker(void)
 	run.saved_at = GetCurrentTimestamp();
 	run.complete = false;
 	run.errors = 0;
+	run.moved_at = run.saved_at;
+	run.first_total = run.window->total;
 	es_relay_status_address(run.broker->address);
 	es_relay_status_progress(run.relay->position, run.window->total);
 
@@ -281,6 +290,8 @@ read_events(void)
 		return;
 
 	StartTransactionCommand();
+	run.database = es_database();
+	run.moves = pg_atomic_read_u64(&run.database->moves);
 	safe = es_position_safe();
 	if (safe > run.scanned)
 		send_page(safe);
@@ -331,6 +342,11 @@ send_page(int64 safe)
 			run.broker->type->send(run.broker, &message) != ES_SEND_OK)
 			break;
 		run.scanned = message.position;
+		if (is_careful())
+		{
+			slot = es_scan_next(scan);
+			break;
+		}
 	}
 	es_scan_end(scan);
 
@@ -369,11 +385,14 @@ static void
 report_broker(void)
 {
 	EsBroker   *broker = run.broker;
-	int64		before = run.window->confirmed;
+	int64		position = run.window->confirmed;
 
-	/* other stores' events need no confirmation */
+	/* shown, but not stored: a copy of the database may use it for other events */
 	if (es_window_pending(run.window) == 0 && run.complete && !broker->failed)
-		run.window->confirmed = run.scanned;
+		position = run.scanned;
+
+	if (is_stalled() && !run.retrying)
+		es_broker_error(broker, "the broker has confirmed nothing for %d s", STALL_MS / 1000);
 
 	if (broker->errors != run.errors)
 	{
@@ -383,7 +402,7 @@ report_broker(void)
 		es_relay_status_error(ES_RELAY_RETRYING, broker->error);
 		ereport(LOG,
 				(errmsg("relay \"%s\" at position " INT64_FORMAT ": %s",
-						NameStr(run.relay->name), before, broker->error)));
+						NameStr(run.relay->name), run.window->confirmed, broker->error)));
 	}
 	else if (run.retrying && !broker->troubled && !broker->failed &&
 			 (run.window->total > run.failed_total ||
@@ -393,7 +412,24 @@ report_broker(void)
 		run.pause_ms = PAUSE_FIRST_MS;
 		es_relay_status_state(ES_RELAY_RUNNING);
 	}
-	es_relay_status_progress(run.window->confirmed, run.window->total);
+	es_relay_status_progress(position, run.window->total);
+}
+
+/*
+ * is_stalled tells whether confirmations are awaited in vain: a broker that
+ * hangs gives no error for long.
+ */
+static bool
+is_stalled(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (es_window_pending(run.window) == 0 || run.window->total != run.moved_total)
+	{
+		run.moved_at = now;
+		run.moved_total = run.window->total;
+	}
+	return TimestampDifferenceExceeds(run.moved_at, now, STALL_MS);
 }
 
 /*
@@ -402,12 +438,11 @@ report_broker(void)
 static void
 save_position(bool now)
 {
-	int			interval = run.window->total > run.saved_total ? SAVE_MS : SAVE_IDLE_MS;
 	bool		found;
 
 	if (run.window->confirmed <= run.saved)
 		return;
-	if (!now && !TimestampDifferenceExceeds(run.saved_at, GetCurrentTimestamp(), interval))
+	if (!now && !TimestampDifferenceExceeds(run.saved_at, GetCurrentTimestamp(), SAVE_MS))
 		return;
 
 	StartTransactionCommand();
@@ -418,7 +453,6 @@ save_position(bool now)
 
 	run.saved = run.window->confirmed;
 	run.saved_at = GetCurrentTimestamp();
-	run.saved_total = run.window->total;
 	if (!found)
 		run.leave = true;
 }
@@ -431,16 +465,15 @@ static void
 wait_for_work(void)
 {
 	bool		idle = es_window_pending(run.window) == 0;
-	EsDatabase *database = es_database();
 
 	if (!run.complete && has_room())
 		return;
-	if (idle && run.window->total > run.saved_total)
+	if (idle)
 		save_position(true);
 
 	/* who moves the safe position sets our latch, as the broker's pipe wakes us */
-	ConditionVariablePrepareToSleep(&database->moved);
-	if (!has_room() || es_position_safe() <= run.scanned)
+	ConditionVariablePrepareToSleep(&run.database->moved);
+	if (!has_room() || pg_atomic_read_u64(&run.database->moves) == run.moves)
 		wait_on_latch(run.broker->wake, idle ? IDLE_MS : BUSY_MS);
 	ConditionVariableCancelSleep();
 
@@ -459,8 +492,22 @@ wait_for_work(void)
 static bool
 has_room(void)
 {
+	if (is_careful())
+		return es_window_pending(run.window) == 0;
 	return es_window_pending(run.window) <= ES_WINDOW_EVENTS / 2 &&
 		run.window->bytes <= ES_WINDOW_BYTES / 2;
+}
+
+/*
+ * is_careful tells whether events go one by one, so that none can overtake one
+ * that is refused: while the broker is known to have refused some, and for the
+ * first after connecting, which may have been refused to an earlier worker.
+ */
+static bool
+is_careful(void)
+{
+	return run.window->confirmed < run.refused ||
+		run.window->total == run.first_total;
 }
 
 /*
@@ -470,6 +517,7 @@ static void
 give_up(void)
 {
 	run.retrying = true;
+	run.refused = Max(run.refused, run.broker->refused);
 	save_position(true);
 	close_broker();
 }

@@ -271,11 +271,10 @@ $node->safe_psql('postgres', q{SELECT es_drop_relay('clerk')});
 
 # --- events that are too large ---
 
-$node->safe_psql('postgres', q{SELECT es_create_relay('large', 'kafka', 'large', NULL)});
-wait_for_relay('large', q{state = 'running'});
-append(1, type => 'Large', aggregates => 1);
-append(1, type => 'Large', aggregates => 1, each => q{jsonb_build_object('x', repeat('x', 1500000))});
-append(3, type => 'Large', aggregates => 1);
+$node->safe_psql('postgres', q{SELECT es_create_store('bulk'), es_create_relay('large', 'kafka', 'large', store => 'bulk')});
+append(1, store => 'bulk', aggregates => 1);
+append(1, store => 'bulk', aggregates => 1, each => q{jsonb_build_object('x', repeat('x', 1500000))});
+append(3, store => 'bulk', aggregates => 1);
 wait_for_relay('large', q{state = 'retrying' AND lag_events = 4 AND last_error LIKE 'event at position %too large%'});
 wait_for_relay('large', 'retries > 2');
 is(scalar $kafka->messages('large'), 1, 'nothing overtakes an event that the client refuses');
@@ -283,14 +282,51 @@ $node->safe_psql('postgres', q{ALTER SERVER kafka OPTIONS (ADD "message.max.byte
 	SELECT es_resume_relay('large')});
 wait_for_relay('large', q{state = 'running' AND lag_events = 0});
 is(join(' ', map { $_->{headers}{version} } $kafka->messages('large')), '1 2 3 4 5', 'with another option it goes through');
-append(1, type => 'Large', aggregates => 1,
+append(1, store => 'bulk', aggregates => 1,
 	each => q{jsonb_build_object('x', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 90000) i))});
-append(3, type => 'Large', aggregates => 1);
+append(3, store => 'bulk', aggregates => 1);
 wait_for_relay('large', q{state = 'retrying' AND lag_events = 4 AND last_error LIKE 'event at position %too large%' AND retries > 4});
 note(relay('large', 'last_error'));
 is(scalar $kafka->messages('large'), 5, 'nothing overtakes an event that the broker refuses');
 is($node->safe_psql('postgres', 'SELECT 1'), '1', 'the cluster is healthy');
 $node->safe_psql('postgres', q{SELECT es_drop_relay('large')});
+
+# --- a copy of the database does not send ---
+
+my $dump = "${PostgreSQL::Test::Utils::tmp_check}/relays.sql";
+$node->command_ok([ 'pg_dump', '-f', $dump, '-d', $node->connstr('postgres') ], 'the database is dumped');
+$node->safe_psql('postgres', 'CREATE DATABASE copy');
+$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-d', $node->connstr('copy') ],
+	'and restored beside it');
+is( $node->safe_psql('copy', q{SELECT state, last_error LIKE '%copy%es_resume_relay()%', pid IS NULL FROM es_relays WHERE relay = 'documents'}),
+	'stopped|t|t', 'there the relay is stopped and says so');
+wait_for_relay('documents', q{lag_events = 0 AND position = safe_position AND sent > 0});
+$before = $kafka->messages('es.Order');
+$node->safe_psql('copy', q{SELECT es_append('Order', 'copied', 'Placed')});
+$node->safe_psql('copy', q{SELECT es_resume_relay('documents')});
+wait_until($node, q{SELECT lag_events = 0 AND state = 'running' FROM es_relays WHERE relay = 'documents'},
+	'it sends from there once it is told to', 't', 'copy');
+my @copied = grep { $_->{key} eq 'copied' } $kafka->messages('es.Order');
+is(scalar @copied, 1, 'what came since');
+is(scalar $kafka->messages('es.Order'), $before + 1, 'and nothing that was sent before the dump');
+$node->safe_psql('postgres', 'DROP DATABASE copy');
+
+# --- the broker hangs ---
+
+my $process = PostgreSQL::Test::Utils::slurp_file("$kafka->{folder}/pid") + 0;
+kill 'STOP', $process;
+append(20);
+wait_for_relay('documents', q{state = 'retrying' AND lag_events > 0});
+note(relay('documents', 'last_error'));
+my $hung = seconds(sub {
+	$node->safe_psql('postgres', q{SELECT es_pause_relay('documents')});
+	wait_for_relay('documents', 'pid IS NULL');
+});
+cmp_ok($hung, '<', 5, 'a relay leaves a broker that hangs');
+note(sprintf 'pause: %.2f s', $hung);
+kill 'CONT', $process;
+$node->safe_psql('postgres', q{SELECT es_resume_relay('documents')});
+wait_for_relay('documents', q{lag_events = 0 AND state = 'running'});
 
 # --- dropping things while the broker is dead ---
 
