@@ -23,6 +23,7 @@
 #define ES_LOCK_RESERVE		0xE500
 #define ES_LOCK_STREAM		0xE501
 #define ES_LOCK_BUCKET		0xE502
+#define ES_LOCK_MANY		0xE503
 
 typedef struct EsDatabase
 {
