@@ -11,7 +11,10 @@
  * Every appender also holds, shared, the lock of one of 1,024 buckets of
  * streams.  A transaction over very many streams stops taking locks on single
  * streams and takes their buckets exclusively, so that it cannot fill the
- * lock table.
+ * lock table.  Only one transaction at a time may do that, and it does not wait
+ * for a bucket that others share, but locks single streams there, up to a third
+ * of the lock table: else two would wait for each other, though their streams
+ * differ.
  */
 #include "eventsrc.h"
 
@@ -56,6 +59,25 @@ es_stream_remember(uint64 hash, int64 version)
 }
 
 /*
+ * lock_among_many locks a stream for a transaction that has locked very many;
+ * tells whether a lock on the single stream was taken.
+ */
+static bool
+lock_among_many(const LOCKTAG *stream, const LOCKTAG *bucket, bool may_lock_stream)
+{
+	LOCKTAG		many;
+
+	SET_LOCKTAG_ADVISORY(many, MyDatabaseId, 0, 0, ES_LOCK_MANY);
+	(void) LockAcquire(&many, ExclusiveLock, false, false);
+	if (LockAcquire(bucket, ExclusiveLock, false, may_lock_stream) != LOCKACQUIRE_NOT_AVAIL)
+		return false;
+
+	/* others have streams in that bucket */
+	(void) LockAcquire(bucket, ShareLock, false, false);
+	return LockAcquire(stream, ExclusiveLock, false, false) == LOCKACQUIRE_OK;
+}
+
+/*
  * es_stream_lock makes this transaction the only appender of a stream until it
  * ends.  Returns the stream's hash.
  */
@@ -86,8 +108,9 @@ es_stream_lock(EsStore *store, text *aggregate_type, text *aggregate_id)
 		if (LockAcquire(&stream, ExclusiveLock, false, false) == LOCKACQUIRE_OK)
 			stream_locks++;
 	}
-	else
-		(void) LockAcquire(&bucket, ExclusiveLock, false, false);
+	else if (lock_among_many(&stream, &bucket,
+							 stream_locks < max_locks_per_xact * MaxBackends / 3))
+		stream_locks++;
 	return hash;
 }
 

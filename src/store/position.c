@@ -41,7 +41,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 
 #include "store/position.h"
 
@@ -566,38 +565,6 @@ es_position_safe(void)
 	if (RecoveryInProgress())
 		return published_position();
 	return safe_position(es_database());
-}
-
-/*
- * es_position_wait sleeps until the safe position exceeds `after` or
- * timeout_ms (-1: none) has passed; tells which (true: it does).  Not on a
- * standby.  The caller must hold no transaction that others wait for.
- */
-bool
-es_position_wait(int64 after, long timeout_ms, uint32 wait_event)
-{
-	EsDatabase *db = es_database();
-	TimestampTz start = GetCurrentTimestamp();
-	bool		moved = true;
-
-	ConditionVariablePrepareToSleep(&db->moved);
-	while (safe_position(db) <= after)
-	{
-		long		left = -1;
-
-		if (timeout_ms >= 0)
-		{
-			left = timeout_ms - TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
-			if (left <= 0)
-			{
-				moved = false;
-				break;
-			}
-		}
-		(void) ConditionVariableTimedSleep(&db->moved, left, wait_event);
-	}
-	ConditionVariableCancelSleep();
-	return moved;
 }
 
 /*

@@ -23,6 +23,7 @@
 #define ES_LOCK_RESERVE		0xE500
 #define ES_LOCK_STREAM		0xE501
 #define ES_LOCK_BUCKET		0xE502
+#define ES_LOCK_MANY		0xE503
 
 typedef struct EsDatabase
 {
@@ -55,7 +56,6 @@ extern void es_position_at_least(int64 position);
 extern TimestampTz es_position_latest_partition(TimestampTz lower);
 extern int64 es_position_head(void);
 extern int64 es_position_safe(void);
-extern bool es_position_wait(int64 after, long timeout_ms, uint32 wait_event);
 extern bool es_position_appending(void);
 
 #endif							/* EVENTSRC_POSITION_H */

@@ -75,9 +75,9 @@ extern bool es_worker_should_leave(void);
  * es_worker_wait sleeps until the worker is woken (es_worker_wake for the
  * database's worker; stop and signals for all), timeout_ms (-1: none) is over,
  * or, if db is not NULL, its counter of moves is no longer seen_moves.  Unlike
- * es_position_wait() it returns at once when the worker is to leave.  True if
- * the configuration was reloaded.  Call it outside a transaction, and
- * es_worker_should_leave() next.
+ * a sleep on the condition variable it returns at once when the worker is to
+ * leave.  True if the configuration was reloaded.  Call it outside a
+ * transaction, and es_worker_should_leave() next.
  */
 extern bool es_worker_wait(EsDatabase *db, uint64 seen_moves, long timeout_ms,
 						   uint32 wait_event);

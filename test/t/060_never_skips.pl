@@ -140,6 +140,19 @@ foreach my $name (sort keys %readers)
 }
 check_streams($node, 'after all that');
 
+# transactions over very many streams: they neither fill the lock table nor wait for each other in a circle,
+# if their streams differ
+my $script = PostgreSQL::Test::Utils::tempdir('many') . '/many.sql';
+append_to_file($script, <<'SQL');
+\set r random(1, 1000000000000)
+SELECT count(*) FROM (SELECT es_append('Many', :r || '.' || i, 'Placed') FROM generate_series(1, 2000) i) x;
+SQL
+$node->command_like(
+	[ 'pgbench', '-n', '-c', 4, '-t', 2, '-f', $script, '-h', $node->host, '-p', $node->port, 'postgres' ],
+	qr{actually processed: 8/8}, 'transactions over 2,000 streams each, four at a time');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM (SELECT es_append('Most', i::text, 'Placed') FROM generate_series(1, 30000) i) x}),
+	'30000', 'one over 30,000 streams');
+
 $snapshot_holder->quit;
 $idle->quit;
 $idle_there->quit;
