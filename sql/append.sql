@@ -18,6 +18,19 @@ CREATE FUNCTION es_append_events(aggregate_type text, aggregate_id text, event_t
 COMMENT ON FUNCTION es_append_events(text, text, text[], jsonb[], bigint, jsonb[], text[], timestamptz[], int[], name) IS
     'appends many events to one stream, all or none; returns the version and position of the last';
 
+CREATE FUNCTION es_append_batch(batch jsonb, store name DEFAULT NULL)
+    RETURNS TABLE (aggregate_type text, aggregate_id text, version bigint, global_position bigint)
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'es_append_batch';
+COMMENT ON FUNCTION es_append_batch(jsonb, name) IS
+    'appends to many streams, all or none, without deadlocks: [{"aggregate_type", "aggregate_id", "expected_version", "events": [{"event_type", "data", ...}]}]; an entry without events only checks the version';
+
+CREATE FUNCTION es_close_stream(aggregate_type text, aggregate_id text, reason text DEFAULT NULL,
+                                expected_version bigint DEFAULT NULL, store name DEFAULT NULL,
+                                OUT version bigint, OUT global_position bigint)
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'es_close_stream';
+COMMENT ON FUNCTION es_close_stream(text, text, text, bigint, name) IS
+    'appends an event of type StreamClosed; every later append to the stream is refused with VE015';
+
 CREATE FUNCTION es_set_context(user_id text DEFAULT NULL, correlation_id text DEFAULT NULL,
                                causation_id text DEFAULT NULL, traceparent text DEFAULT NULL)
     RETURNS void

@@ -132,6 +132,7 @@ BEGIN
             aggregate_id    text COLLATE "C" NOT NULL,
             first_partition timestamptz NOT NULL,
             last_partition  timestamptz NOT NULL,
+            closed          boolean NOT NULL DEFAULT false,
             PRIMARY KEY (aggregate_type, aggregate_id)
         ) USING heap;
         CREATE TABLE %1$I.snapshots (
@@ -151,7 +152,7 @@ BEGIN
             snapshot_every  int NOT NULL DEFAULT 100 CHECK (snapshot_every >= 0)
         ) USING heap;
         COMMENT ON TABLE %1$I.events IS 'append-only event log; append with es_append(), read with es_read_stream(), es_read_all() or plain SELECT';
-        COMMENT ON TABLE %1$I.streams IS 'one row a stream: the first and last partition of events (by its lower bound) that hold its events';
+        COMMENT ON TABLE %1$I.streams IS 'one row a stream: the first and last partition of events (by its lower bound) that hold its events, and whether it is closed';
         COMMENT ON TABLE %1$I.snapshots IS 'cached states of aggregates; rows may be deleted at any time';
         COMMENT ON TABLE %1$I.aggregates IS 'how the states of aggregate types are made; see es_create_aggregate()';
         CREATE TRIGGER eventsrc_append BEFORE INSERT ON %1$I.events

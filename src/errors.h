@@ -39,5 +39,7 @@
 #define ERRCODE_ES_SUPPRESSED			MAKE_SQLSTATE('V', 'E', '0', '1', '3')
 /* a month's partition is missing and cannot be made now */
 #define ERRCODE_ES_NO_PARTITION			MAKE_SQLSTATE('V', 'E', '0', '1', '4')
+/* an append to a stream that es_close_stream() closed */
+#define ERRCODE_ES_STREAM_CLOSED		MAKE_SQLSTATE('V', 'E', '0', '1', '5')
 
 #endif							/* EVENTSRC_ERRORS_H */

@@ -26,10 +26,10 @@ PG_FUNCTION_INFO_V1(es_append);
 PG_FUNCTION_INFO_V1(es_append_events);
 
 /*
- * check_writable raises 25006 where nothing can be appended.
+ * es_check_writable raises 25006 where nothing can be appended.
  */
-static void
-check_writable(const char *function)
+void
+es_check_writable(const char *function)
 {
 	if (RecoveryInProgress())
 		ereport(ERROR,
@@ -46,22 +46,28 @@ check_writable(const char *function)
 }
 
 /*
+ * es_expected_version checks an expected version that was given.
+ */
+int64
+es_expected_version(int64 expected, const char *where)
+{
+	if (expected < ES_EXPECT_EXISTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
+				 errmsg("expected_version %lld%s is not valid", (long long) expected, where),
+				 errhint("Pass NULL (any), 0 (the stream must not exist), a version, or -1 (the stream must exist).")));
+	return expected;
+}
+
+/*
  * expected_version_arg reads the argument expected_version.
  */
 static int64
 expected_version_arg(FunctionCallInfo fcinfo, int argno)
 {
-	int64		expected;
-
 	if (PG_ARGISNULL(argno))
 		return ES_EXPECT_ANY;
-	expected = PG_GETARG_INT64(argno);
-	if (expected < ES_EXPECT_EXISTS)
-		ereport(ERROR,
-				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
-				 errmsg("expected_version %lld is not valid", (long long) expected),
-				 errhint("Pass NULL (any), 0 (the stream must not exist), a version, or -1 (the stream must exist).")));
-	return expected;
+	return es_expected_version(PG_GETARG_INT64(argno), "");
 }
 
 /*
@@ -98,17 +104,27 @@ es_schema_version(bool given, int32 version)
 }
 
 /*
- * run appends to one stream and sets the result.
+ * es_append_by_executor tells whether only the executor can append to a store
+ * as the current user: see es_insert_by_executor().
  */
-static void
-run(EsAppend *append)
+bool
+es_append_by_executor(EsStore *store)
+{
+	return !store->plain_append ||
+		check_enable_rls(store->events, InvalidOid, false) == RLS_ENABLED;
+}
+
+/*
+ * es_append_run appends to one stream and sets the result.
+ */
+void
+es_append_run(EsAppend *append)
 {
 	TimestampTz now;
 	EsStreamHead head;
 	uint64		hash;
 
-	if (!append->store->plain_append ||
-		check_enable_rls(append->store->events, InvalidOid, false) == RLS_ENABLED)
+	if (es_append_by_executor(append->store))
 	{
 		es_insert_by_executor(append);
 		return;
@@ -126,10 +142,10 @@ run(EsAppend *append)
 }
 
 /*
- * result_datum makes the row (version, global_position).
+ * es_append_result makes the row (version, global_position).
  */
-static Datum
-result_datum(const EsAppend *append)
+Datum
+es_append_result(const EsAppend *append)
 {
 	static TupleDesc desc = NULL;
 	Datum		values[2];
@@ -162,10 +178,10 @@ result_datum(const EsAppend *append)
 Datum
 es_append(PG_FUNCTION_ARGS)
 {
-	EsAppend	append;
+	EsAppend	append = {0};
 	EsNewEvent	event;
 
-	check_writable("es_append()");
+	es_check_writable("es_append()");
 	append.aggregate_type = es_text_arg(fcinfo, 0, "aggregate_type", ES_MAX_TYPE);
 	append.aggregate_id = es_text_arg(fcinfo, 1, "aggregate_id", ES_MAX_ID);
 	event.event_type = es_text_arg(fcinfo, 2, "event_type", ES_MAX_TYPE);
@@ -188,8 +204,8 @@ es_append(PG_FUNCTION_ARGS)
 	append.store = es_store_open(es_store_name_arg(fcinfo, 9), RowExclusiveLock);
 	append.nevents = 1;
 	append.events = &event;
-	run(&append);
-	PG_RETURN_DATUM(result_datum(&append));
+	es_append_run(&append);
+	PG_RETURN_DATUM(es_append_result(&append));
 }
 
 /* an array argument of es_append_events() */
@@ -259,7 +275,7 @@ check_same_count(const ArrayArg *types, const ArrayArg *other)
 Datum
 es_append_events(PG_FUNCTION_ARGS)
 {
-	EsAppend	append;
+	EsAppend	append = {0};
 	ArrayArg	types;
 	ArrayArg	data;
 	ArrayArg	metadata;
@@ -267,7 +283,7 @@ es_append_events(PG_FUNCTION_ARGS)
 	ArrayArg	occurred;
 	ArrayArg	schema_versions;
 
-	check_writable("es_append_events()");
+	es_check_writable("es_append_events()");
 	append.aggregate_type = es_text_arg(fcinfo, 0, "aggregate_type", ES_MAX_TYPE);
 	append.aggregate_id = es_text_arg(fcinfo, 1, "aggregate_id", ES_MAX_ID);
 	types = array_arg(fcinfo, 2, "event_types", TEXTOID, -1, false, TYPALIGN_INT, false);
@@ -312,6 +328,6 @@ es_append_events(PG_FUNCTION_ARGS)
 	}
 
 	append.store = es_store_open(es_store_name_arg(fcinfo, 9), RowExclusiveLock);
-	run(&append);
-	PG_RETURN_DATUM(result_datum(&append));
+	es_append_run(&append);
+	PG_RETURN_DATUM(es_append_result(&append));
 }

@@ -13,6 +13,9 @@
 #define ES_EXPECT_ANY		PG_INT64_MIN	/* NULL */
 #define ES_EXPECT_EXISTS	(-1)
 
+/* the type of the event that closes a stream */
+#define ES_CLOSING_TYPE		"StreamClosed"
+
 /* one event that is to be written; text and jsonb as varlena pointers */
 typedef struct EsNewEvent
 {
@@ -45,9 +48,10 @@ typedef struct EsStreamHead
 	bool		row_read;		/* … if that was looked up */
 	ItemPointerData row;
 	bool		seen;			/* the transaction's snapshot sees the last event */
+	bool		closing;		/* the last event is of ES_CLOSING_TYPE */
 } EsStreamHead;
 
-/* an append to one stream */
+/* an append to one stream; without events it only checks the version */
 typedef struct EsAppend
 {
 	EsStore    *store;
@@ -57,24 +61,41 @@ typedef struct EsAppend
 	int			nevents;
 	EsNewEvent *events;
 	bool		ids_given;		/* the caller chose all event ids */
+	bool		closes;			/* it is es_close_stream()'s */
+	int			entry;			/* of a batch, from 1; 0: it is not in one */
 	int64		version;		/* result: of the last event */
 	int64		position;
 } EsAppend;
 
 /* append.c */
+extern void es_check_writable(const char *function);
+extern int64 es_expected_version(int64 expected, const char *where);
+extern bool es_append_by_executor(EsStore *store);
+extern void es_append_run(EsAppend *append);
+extern Datum es_append_result(const EsAppend *append);
 extern void es_check_data(Datum data, const char *where);
 extern int32 es_schema_version(bool given, int32 version);
 
 /* arbitrate.c */
+extern uint64 es_append_count;	/* appends that this backend made */
+extern uint64 es_stream_hash(EsStore *store, text *aggregate_type, text *aggregate_id);
+extern int	es_stream_lock_compare(uint64 a, uint64 b);
+extern void es_stream_lock_prepare(int nstreams);
+extern void es_stream_lock_hash(uint64 hash);
 extern uint64 es_stream_lock(EsStore *store, text *aggregate_type, text *aggregate_id);
 extern void es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
 						   uint64 hash, int64 expected, TimestampTz now, EsStreamHead *head);
 extern void es_stream_remember(uint64 hash, int64 version);
+extern bool es_is_retry(EsAppend *append, const EsStreamHead *head);
+extern void es_raise_conflict(EsAppend *append, int64 actual, const char *hint);
+extern void es_check_expected(EsAppend *append, const EsStreamHead *head);
 extern bool es_arbitrate(EsAppend *append, const EsStreamHead *head);
 
 /* stream.c */
 extern void es_stream_enter_partition(EsStore *store, text *aggregate_type, text *aggregate_id,
 									  const EsStreamHead *head, const EsPartition *partition);
+extern bool es_stream_is_closed(EsStore *store, text *aggregate_type, text *aggregate_id);
+extern void es_stream_close(EsStore *store, text *aggregate_type, text *aggregate_id);
 
 /* insert.c */
 extern void es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now);

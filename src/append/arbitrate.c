@@ -15,6 +15,10 @@
  * for a bucket that others share, but locks single streams there, up to a third
  * of the lock table: else two would wait for each other, though their streams
  * differ.
+ *
+ * Who locks many streams at once, as es_append_batch() does, cannot meet
+ * another in a circle if both take them by bucket, and by hash within it, and
+ * if whoever will need the buckets' way out asks for it first.
  */
 #include "eventsrc.h"
 
@@ -35,6 +39,9 @@
 #define BUCKETS					1024
 #define MAX_STREAM_LOCKS		512
 
+/* how many of a stream's last events are searched for a retry without a version */
+#define RETRY_WINDOW			100
+
 /*
  * The versions that this backend saw streams at, by their hash.  Only a place
  * to begin a probe at: if the stream is not there any more, which a rollback
@@ -48,14 +55,31 @@ static struct
 	int64		version;
 }			hints[HINTS];
 
+/* how many appends this backend made; who reads it twice sees if there were more */
+uint64		es_append_count = 0;
+
 /*
- * es_stream_remember notes the version of the stream with a hash.
+ * es_stream_remember notes the version that an append brought the stream with
+ * a hash to.
  */
 void
 es_stream_remember(uint64 hash, int64 version)
 {
+	es_append_count++;
 	hints[hash % HINTS].hash = hash;
 	hints[hash % HINTS].version = version;
+}
+
+/*
+ * lock_many makes this transaction the only one that locks very many streams.
+ */
+static void
+lock_many(void)
+{
+	LOCKTAG		many;
+
+	SET_LOCKTAG_ADVISORY(many, MyDatabaseId, 0, 0, ES_LOCK_MANY);
+	(void) LockAcquire(&many, ExclusiveLock, false, false);
 }
 
 /*
@@ -65,10 +89,9 @@ es_stream_remember(uint64 hash, int64 version)
 static bool
 lock_among_many(const LOCKTAG *stream, const LOCKTAG *bucket, bool may_lock_stream)
 {
-	LOCKTAG		many;
-
-	SET_LOCKTAG_ADVISORY(many, MyDatabaseId, 0, 0, ES_LOCK_MANY);
-	(void) LockAcquire(&many, ExclusiveLock, false, false);
+	if (es_lock_held_by_me(stream, ExclusiveLock))
+		return false;
+	lock_many();
 	if (LockAcquire(bucket, ExclusiveLock, false, may_lock_stream) != LOCKACQUIRE_NOT_AVAIL)
 		return false;
 
@@ -78,30 +101,84 @@ lock_among_many(const LOCKTAG *stream, const LOCKTAG *bucket, bool may_lock_stre
 }
 
 /*
+ * es_stream_hash gives the hash by which a stream is locked.
+ */
+uint64
+es_stream_hash(EsStore *store, text *aggregate_type, text *aggregate_id)
+{
+	uint64		hash;
+
+	hash = hash_bytes_extended((unsigned char *) VARDATA_ANY(aggregate_type),
+							   VARSIZE_ANY_EXHDR(aggregate_type), store->events);
+	return hash_bytes_extended((unsigned char *) VARDATA_ANY(aggregate_id),
+							   VARSIZE_ANY_EXHDR(aggregate_id), hash);
+}
+
+/* single streams that the transaction locked */
+static FullTransactionId counted = {0};
+static int	stream_locks = 0;
+
+/*
+ * count_stream_locks begins to count anew in a new transaction.
+ */
+static void
+count_stream_locks(void)
+{
+	if (!FullTransactionIdEquals(counted, GetTopFullTransactionId()))
+	{
+		counted = GetTopFullTransactionId();
+		stream_locks = 0;
+	}
+}
+
+/*
+ * es_stream_lock_compare orders streams' hashes as several are to be locked.
+ */
+int
+es_stream_lock_compare(uint64 a, uint64 b)
+{
+	if (a % BUCKETS != b % BUCKETS)
+		return a % BUCKETS < b % BUCKETS ? -1 : 1;
+	return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/*
+ * es_stream_lock_prepare is called before a number of streams are locked.
+ */
+void
+es_stream_lock_prepare(int nstreams)
+{
+	count_stream_locks();
+	if (nstreams > MAX_STREAM_LOCKS - stream_locks)
+		lock_many();
+}
+
+/*
  * es_stream_lock makes this transaction the only appender of a stream until it
  * ends.  Returns the stream's hash.
  */
 uint64
 es_stream_lock(EsStore *store, text *aggregate_type, text *aggregate_id)
 {
-	static FullTransactionId counted = {0};
-	static int	stream_locks = 0;
-	uint64		hash;
+	uint64		hash = es_stream_hash(store, aggregate_type, aggregate_id);
+
+	es_stream_lock_hash(hash);
+	return hash;
+}
+
+/*
+ * es_stream_lock_hash does so for the stream with a hash.
+ */
+void
+es_stream_lock_hash(uint64 hash)
+{
 	LOCKTAG		stream;
 	LOCKTAG		bucket;
 
-	hash = hash_bytes_extended((unsigned char *) VARDATA_ANY(aggregate_type),
-							   VARSIZE_ANY_EXHDR(aggregate_type), store->events);
-	hash = hash_bytes_extended((unsigned char *) VARDATA_ANY(aggregate_id),
-							   VARSIZE_ANY_EXHDR(aggregate_id), hash);
 	SET_LOCKTAG_ADVISORY(stream, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, ES_LOCK_STREAM);
 	SET_LOCKTAG_ADVISORY(bucket, MyDatabaseId, 0, (uint32) (hash % BUCKETS), ES_LOCK_BUCKET);
 
-	if (!FullTransactionIdEquals(counted, GetTopFullTransactionId()))
-	{
-		counted = GetTopFullTransactionId();
-		stream_locks = 0;
-	}
+	count_stream_locks();
 	if (stream_locks < MAX_STREAM_LOCKS)
 	{
 		(void) LockAcquire(&bucket, ShareLock, false, false);
@@ -111,7 +188,18 @@ es_stream_lock(EsStore *store, text *aggregate_type, text *aggregate_id)
 	else if (lock_among_many(&stream, &bucket,
 							 stream_locks < max_locks_per_xact * MaxBackends / 3))
 		stream_locks++;
-	return hash;
+}
+
+/*
+ * is_text compares a slot's text column with a number of bytes.
+ */
+static bool
+is_text(TupleTableSlot *slot, AttrNumber attribute, const char *bytes, Size length)
+{
+	bool		isnull;
+	text	   *value = DatumGetTextPP(slot_getattr(slot, attribute, &isnull));
+
+	return VARSIZE_ANY_EXHDR(value) == length && memcmp(VARDATA_ANY(value), bytes, length) == 0;
 }
 
 /*
@@ -133,6 +221,7 @@ probe(EsStore *store, int partition, text *aggregate_type, text *aggregate_id,
 		head->version = DatumGetInt64(slot_getattr(slot, ES_ATT_VERSION, &isnull));
 		head->recorded_at = DatumGetTimestampTz(slot_getattr(slot, ES_ATT_RECORDED_AT, &isnull));
 		head->partition = store->partitions[partition].lower;
+		head->closing = is_text(slot, ES_ATT_EVENT_TYPE, ES_CLOSING_TYPE, strlen(ES_CLOSING_TYPE));
 		if (IsolationUsesXactSnapshot())
 		{
 			TransactionId xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
@@ -168,6 +257,7 @@ es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
 	head->row_read = false;
 	head->has_row = false;
 	head->seen = true;
+	head->closing = false;
 
 	if (current >= 0)
 	{
@@ -210,20 +300,30 @@ version_text(int64 expected)
 }
 
 /*
- * raise_conflict raises VE001; schema and table of the error are the store's
- * events.
+ * in_batch says which entry of a batch an append is.
  */
-static void
-raise_conflict(EsAppend *append, int64 actual)
+static const char *
+in_batch(EsAppend *append)
+{
+	return append->entry > 0 ? psprintf(" (entry %d of the batch)", append->entry) : "";
+}
+
+/*
+ * es_raise_conflict raises VE001; schema and table of the error are the
+ * store's events.
+ */
+void
+es_raise_conflict(EsAppend *append, int64 actual, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_ES_VERSION_CONFLICT),
-			 errmsg("version conflict in stream %s %s of store \"%s\"",
+			 errmsg("version conflict in stream %s %s of store \"%s\"%s",
 					text_to_cstring(append->aggregate_type),
-					text_to_cstring(append->aggregate_id), NameStr(append->store->name)),
+					text_to_cstring(append->aggregate_id), NameStr(append->store->name),
+					in_batch(append)),
 			 errdetail("expected=%s actual=%lld",
 					   version_text(append->expected), (long long) actual),
-			 errhint("Read the stream again, decide again, and append at the version that it has then."),
+			 errhint("%s", hint),
 			 err_generic_string(PG_DIAG_SCHEMA_NAME, NameStr(append->store->name)),
 			 err_generic_string(PG_DIAG_TABLE_NAME, "events")));
 }
@@ -237,48 +337,63 @@ raise_serialization_failure(EsAppend *append)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("could not serialize access due to concurrent append to stream %s %s of store \"%s\"",
+			 errmsg("could not serialize access due to concurrent append to stream %s %s of store \"%s\"%s",
 					text_to_cstring(append->aggregate_type),
-					text_to_cstring(append->aggregate_id), NameStr(append->store->name)),
+					text_to_cstring(append->aggregate_id), NameStr(append->store->name),
+					in_batch(append)),
 			 errhint("The transaction might succeed if retried."),
 			 err_generic_string(PG_DIAG_SCHEMA_NAME, NameStr(append->store->name)),
 			 err_generic_string(PG_DIAG_TABLE_NAME, "events")));
 }
 
 /*
- * same_text compares a slot's text column with a text.
+ * raise_closed raises VE015.
  */
-static bool
-same_text(TupleTableSlot *slot, AttrNumber attribute, text *with)
+static void
+raise_closed(EsAppend *append, const EsStreamHead *head)
 {
-	bool		isnull;
-	text	   *value = DatumGetTextPP(slot_getattr(slot, attribute, &isnull));
-
-	return VARSIZE_ANY_EXHDR(value) == VARSIZE_ANY_EXHDR(with) &&
-		memcmp(VARDATA_ANY(value), VARDATA_ANY(with), VARSIZE_ANY_EXHDR(with)) == 0;
+	ereport(ERROR,
+			(errcode(ERRCODE_ES_STREAM_CLOSED),
+			 errmsg("stream %s %s of store \"%s\" is closed%s",
+					text_to_cstring(append->aggregate_type),
+					text_to_cstring(append->aggregate_id), NameStr(append->store->name),
+					in_batch(append)),
+			 errdetail("It was closed at version %lld on %s.",
+					   (long long) head->version, timestamptz_to_str(head->recorded_at)),
+			 errhint("A closed stream can be read, but nothing can be appended any more; begin another stream."),
+			 err_generic_string(PG_DIAG_SCHEMA_NAME, NameStr(append->store->name)),
+			 err_generic_string(PG_DIAG_TABLE_NAME, "events")));
 }
 
 /*
- * is_retry tells whether the events that follow the expected version are the
- * very ones that are to be appended; sets the result to the first append's.
+ * same_event compares a stream's event with one that is to be appended.
  */
 static bool
-is_retry(EsAppend *append)
+same_event(TupleTableSlot *slot, const EsNewEvent *event)
+{
+	return is_text(slot, ES_ATT_EVENT_ID, VARDATA_ANY(event->event_id),
+				   VARSIZE_ANY_EXHDR(event->event_id)) &&
+		is_text(slot, ES_ATT_EVENT_TYPE, VARDATA_ANY(event->event_type),
+				VARSIZE_ANY_EXHDR(event->event_type));
+}
+
+/*
+ * is_run_at tells whether the events that a stream has from a version on are
+ * the very ones that are to be appended; sets the result to the first append's.
+ */
+static bool
+is_run_at(EsAppend *append, int64 version)
 {
 	EsScan	   *scan;
 	TupleTableSlot *slot;
 	int			same = 0;
 	bool		isnull;
 
-	if (!append->ids_given || append->expected < 0)
-		return false;
 	scan = es_scan_stream(append->store, append->aggregate_type, append->aggregate_id,
-						  append->expected + 1, append->expected + append->nevents,
-						  false, SnapshotSelf);
+						  version, version + append->nevents - 1, false, SnapshotSelf);
 	while (same < append->nevents && (slot = es_scan_next(scan)) != NULL)
 	{
-		if (!same_text(slot, ES_ATT_EVENT_ID, append->events[same].event_id) ||
-			!same_text(slot, ES_ATT_EVENT_TYPE, append->events[same].event_type))
+		if (!same_event(slot, &append->events[same]))
 			break;
 		same++;
 		append->version = DatumGetInt64(slot_getattr(slot, ES_ATT_VERSION, &isnull));
@@ -289,13 +404,50 @@ is_retry(EsAppend *append)
 }
 
 /*
- * es_arbitrate checks an append against where its stream stands: true if it
- * may go on, false if it is a retry of one that succeeded (the result is set);
- * otherwise raises VE001, or 40001 where the transaction's snapshot is too old
- * to know.
+ * is_run_in_window looks for them among the stream's last events.
+ */
+static bool
+is_run_in_window(EsAppend *append, const EsStreamHead *head)
+{
+	int64		from = Max(head->version - Max(RETRY_WINDOW, append->nevents), 0) + append->nevents;
+	EsScan	   *scan;
+	TupleTableSlot *slot;
+	bool		isnull;
+	bool		found = false;
+
+	/* where their last one is, there they may end */
+	scan = es_scan_stream(append->store, append->aggregate_type, append->aggregate_id,
+						  from, head->version, true, SnapshotSelf);
+	while (!found && (slot = es_scan_next(scan)) != NULL)
+		found = same_event(slot, &append->events[append->nevents - 1]) &&
+			is_run_at(append, DatumGetInt64(slot_getattr(slot, ES_ATT_VERSION, &isnull)) -
+					  append->nevents + 1);
+	es_scan_end(scan);
+	return found;
+}
+
+/*
+ * es_is_retry tells whether an append is the repetition of one that succeeded,
+ * by the ids that the caller gave its events; sets the result to the first
+ * one's.
  */
 bool
-es_arbitrate(EsAppend *append, const EsStreamHead *head)
+es_is_retry(EsAppend *append, const EsStreamHead *head)
+{
+	if (!append->ids_given || append->nevents == 0)
+		return false;
+	if (append->expected < 0)
+		return is_run_in_window(append, head);
+	return head->version != append->expected && is_run_at(append, append->expected + 1);
+}
+
+/*
+ * es_check_expected checks an append against where its stream stands; raises
+ * 40001 where the transaction's snapshot is too old to know, VE015 if the
+ * stream is closed, VE001 if it is at another version.
+ */
+void
+es_check_expected(EsAppend *append, const EsStreamHead *head)
 {
 	bool		fits;
 
@@ -306,11 +458,25 @@ es_arbitrate(EsAppend *append, const EsStreamHead *head)
 	else
 		fits = head->version == append->expected;
 
-	if (!fits && is_retry(append))
-		return false;
 	if (!head->seen)
 		raise_serialization_failure(append);
+	if (head->closing && append->nevents > 0 && !append->closes &&
+		es_stream_is_closed(append->store, append->aggregate_type, append->aggregate_id))
+		raise_closed(append, head);
 	if (!fits)
-		raise_conflict(append, head->version);
+		es_raise_conflict(append, head->version,
+						  "Read the stream again, decide again, and append at the version that it has then.");
+}
+
+/*
+ * es_arbitrate decides on an append: true if it may go on, false if it is a
+ * retry of one that succeeded (the result is set); otherwise raises an error.
+ */
+bool
+es_arbitrate(EsAppend *append, const EsStreamHead *head)
+{
+	if (es_is_retry(append, head))
+		return false;
+	es_check_expected(append, head);
 	return true;
 }

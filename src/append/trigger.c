@@ -171,6 +171,9 @@ fill_in(Row *row, EsStore *store, EsPartition *partition)
 	append.aggregate_type = type;
 	append.aggregate_id = id;
 	append.expected = ES_EXPECT_ANY;
+	append.nevents = 1;
+	if (replica && !row->nulls[ES_ATT_GLOBAL_POSITION - 1])
+		head.closing = false;	/* the publisher's stream was open */
 	if (mine && pending->rows == 0)
 		checked = pending->append;
 	else if (!row->nulls[ES_ATT_VERSION - 1] && !mine)

@@ -361,6 +361,8 @@ load(StoreEntry *entry, LOCKMODE lockmode)
 	}
 	if (!OidIsValid(primary_key))
 		damaged(NameStr(store->name), "Table \"streams\" has no primary key.");
+	if (get_attnum(store->streams, "closed") != 5)
+		damaged(NameStr(store->name), "Column 5 of table \"streams\" should be \"closed\".");
 	store->streams_index = primary_key;
 
 	store->plain_read = true;
