@@ -19,7 +19,7 @@
 #define ERRCODE_ES_INVALID_STORE		MAKE_SQLSTATE('V', 'E', '0', '0', '3')
 /* an argument is NULL, empty, too long, negative or does not fit the others */
 #define ERRCODE_ES_INVALID_ARGUMENT		MAKE_SQLSTATE('V', 'E', '0', '0', '4')
-/* a version or position past the end was asked for */
+/* a version or position past the end, or a stream without events, was asked for */
 #define ERRCODE_ES_NO_SUCH_VERSION		MAKE_SQLSTATE('V', 'E', '0', '0', '5')
 /* UPDATE, DELETE, MERGE, ON CONFLICT DO UPDATE or TRUNCATE on an append-only table */
 #define ERRCODE_ES_APPEND_ONLY			MAKE_SQLSTATE('V', 'E', '0', '0', '6')

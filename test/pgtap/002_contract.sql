@@ -9,6 +9,8 @@ INSERT INTO contract VALUES
     ('es_drop_store', '{name,name}', 'void', 'plpgsql', 'volatile', false),
     ('es_append', '{text,text,text,jsonb,bigint,jsonb,text,timestamp with time zone,integer,name}', 'record', 'c', 'volatile', false),
     ('es_append_events', '{text,text,text[],jsonb[],bigint,jsonb[],text[],timestamp with time zone[],integer[],name}', 'record', 'c', 'volatile', false),
+    ('es_append_batch', '{jsonb,name}', 'setof record', 'c', 'volatile', true),
+    ('es_close_stream', '{text,text,text,bigint,name}', 'record', 'c', 'volatile', false),
     ('es_set_context', '{text,text,text,text}', 'void', 'c', 'volatile', false),
     ('es_caused_by', '{es_event}', 'void', 'sql', 'volatile', false),
     ('es_read_stream', '{text,text,bigint,bigint,boolean,name}', 'setof es_event', 'c', 'stable', true),
@@ -40,6 +42,8 @@ FROM contract c JOIN (VALUES
     ('es_drop_store', 'store name, confirm name'),
     ('es_append', 'aggregate_type text, aggregate_id text, event_type text, data jsonb DEFAULT ''{}''::jsonb, expected_version bigint DEFAULT NULL::bigint, metadata jsonb DEFAULT NULL::jsonb, event_id text DEFAULT NULL::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, schema_version integer DEFAULT NULL::integer, store name DEFAULT NULL::name, OUT version bigint, OUT global_position bigint'),
     ('es_append_events', 'aggregate_type text, aggregate_id text, event_types text[], data jsonb[], expected_version bigint DEFAULT NULL::bigint, metadata jsonb[] DEFAULT NULL::jsonb[], event_ids text[] DEFAULT NULL::text[], occurred_at timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], schema_versions integer[] DEFAULT NULL::integer[], store name DEFAULT NULL::name, OUT version bigint, OUT global_position bigint'),
+    ('es_append_batch', 'batch jsonb, store name DEFAULT NULL::name'),
+    ('es_close_stream', 'aggregate_type text, aggregate_id text, reason text DEFAULT NULL::text, expected_version bigint DEFAULT NULL::bigint, store name DEFAULT NULL::name, OUT version bigint, OUT global_position bigint'),
     ('es_set_context', 'user_id text DEFAULT NULL::text, correlation_id text DEFAULT NULL::text, causation_id text DEFAULT NULL::text, traceparent text DEFAULT NULL::text'),
     ('es_read_stream', 'aggregate_type text, aggregate_id text, from_version bigint DEFAULT NULL::bigint, max_count bigint DEFAULT NULL::bigint, backward boolean DEFAULT false, store name DEFAULT NULL::name'),
     ('es_read_all', 'after_position bigint DEFAULT 0, max_count bigint DEFAULT 1000, aggregate_types text[] DEFAULT NULL::text[], event_types text[] DEFAULT NULL::text[], store name DEFAULT NULL::name'),
@@ -49,6 +53,9 @@ FROM contract c JOIN (VALUES
     ('es_create_aggregate', 'aggregate_type text, reducer regprocedure DEFAULT NULL::regprocedure, initial jsonb DEFAULT ''{}''::jsonb, snapshot_every integer DEFAULT 100, store name DEFAULT NULL::name'),
     ('es_state', 'aggregate_type text, aggregate_id text, version bigint DEFAULT NULL::bigint, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone, occurred boolean DEFAULT false, store name DEFAULT NULL::name')
 ) a (name, arguments) USING (name);
+
+SELECT is(pg_get_function_result('es_append_batch(jsonb,name)'::regprocedure),
+          'TABLE(aggregate_type text, aggregate_id text, version bigint, global_position bigint)', 'the result of es_append_batch');
 
 -- a set can be longer than the planner thinks; a function that writes is not for parallel workers
 SELECT is(p.proparallel, CASE WHEN c.volatility = 'volatile' THEN 'u' ELSE 'r' END::"char", format('%s and parallel workers', c.name))

@@ -53,6 +53,8 @@ SELECT es_append(type, '1', 'Placed') FROM unnest(ARRAY['Order', 'Nullable', 'Ra
 SELECT refused(format('SELECT * FROM %s', call), 'VE002', 'unknown store: ' || call, true) FROM unnest(ARRAY[
     $$es_append('Order', '1', 'Placed', store => 'none')$$,
     $$es_append_events('Order', '1', '{Placed}', '{"{}"}', store => 'none')$$,
+    $$es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "1", "events": [{"event_type": "Placed"}]}]', 'none')$$,
+    $$es_close_stream('Order', '1', store => 'none')$$,
     $$es_read_stream('Order', '1', store => 'none')$$,
     $$es_read_all(store => 'none')$$,
     $$es_read_all(store => 'public')$$,
@@ -104,6 +106,7 @@ FROM unnest(ARRAY[
     $$es_append_events(?, '1', '{Placed}', '{"{}"}')$$, $$es_append_events('Order', ?, '{Placed}', '{"{}"}')$$,
     $$es_append_events('Order', '1', ARRAY[?], '{"{}"}')$$,
     $$es_append_events('Order', '1', '{Placed}', '{"{}"}', event_ids => ARRAY[?])$$,
+    $$es_close_stream(?, '1')$$, $$es_close_stream('Order', ?)$$,
     $$es_read_stream(?, '1')$$, $$es_read_stream('Order', ?)$$,
     $$es_stream_version(?, '1')$$, $$es_stream_version('Order', ?)$$,
     $$es_state(?, '1')$$, $$es_state('Order', ?)$$, $$es_explain_state(?, '1')$$, $$es_explain_state('Order', ?)$$,
@@ -134,6 +137,7 @@ SELECT refused(format('SELECT * FROM %s', call), 'VE004', call, true) FROM unnes
 SELECT refused(format('SELECT * FROM %s', call), 'VE004', call) FROM unnest(ARRAY[
     $$es_append('Order', '1', 'Placed', expected_version => -2)$$,
     $$es_append_events('Order', '1', '{Placed}', '{"{}"}', expected_version => -2)$$,
+    $$es_close_stream('Order', '1', expected_version => -2)$$,
     $$es_append('Order', '1', 'Placed', schema_version => 0)$$,
     $$es_append_events('Order', '1', '{Placed}', '{"{}"}', schema_versions => '{0}')$$,
     $$es_create_aggregate('Order', snapshot_every => -1)$$,
@@ -166,10 +170,30 @@ SELECT refused($$SELECT * FROM es_read_all(aggregate_types => ARRAY['Order', NUL
 SELECT refused($$SELECT * FROM es_read_all(event_types => ARRAY[NULL]::text[])$$, 'VE004', 'NULL among event types to read', true);
 SELECT is_empty($$SELECT * FROM es_read_all(event_types => '{}')$$, 'no type matches none');
 
+-- batches
+SELECT refused(format('SELECT * FROM es_append_batch(%L)', batch), 'VE004', 'es_append_batch: ' || coalesce(batch, 'NULL'))
+FROM unnest(ARRAY[NULL, 'null', '"x"', '{}', '[]', '[7]', '[{}]', '[{"aggregate_type": "Order", "aggregate_id": "1"}]',
+    '[{"aggregate_type": "Order", "aggregate_id": "1", "events": []}]', '[{"aggregate_type": "Order", "aggregate_id": "1", "expected_version": 0.5}]',
+    '[{"aggregate_type": "Order", "aggregate_id": "1", "expected_version": 9223372036854775808}]',
+    '[{"aggregate_type": "Order", "aggregate_id": "1", "events": [{}]}]', '[{"aggregate_type": "Order", "aggregate_id": "1", "events": [{"event_type": "Placed", "data": null}]}]',
+    '[{"aggregate_type": "Order", "aggregate_id": "1", "events": [{"event_type": "Placed"}], "expected": 0}]',
+    '[{"aggregate_type": "Order", "aggregate_id": "1", "events": [{"event_type": "Placed", "Data": {}}]}]']) batch;
+SELECT refused($$SELECT es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "1", "expected_version": 3},
+    {"aggregate_type": "Order", "aggregate_id": "1", "events": [{"event_type": "Placed"}]}]')$$, 'VE004', 'a stream with two entries', true);
+SELECT refused(format('SELECT es_append_batch(%L)', jsonb_build_array(jsonb_build_object('aggregate_type', 'Order', 'aggregate_id', repeat('x', 1025)))),
+               'VE004', 'an aggregate id that is too long, in a batch', true);
+SELECT refused(format('SELECT es_append_batch(%L)', jsonb_build_array(jsonb_build_object('aggregate_type', 'Order', 'aggregate_id', '1', 'events',
+    jsonb_build_array(jsonb_build_object('event_type', 'Placed', 'occurred_at', moment))))), 'VE004', 'a batch with the time ' || moment, true)
+FROM unnest(ARRAY['', 'yesterday or so', '2020-02-30', '300000-01-01', repeat('1', 5000)]) moment;
+
 -- versions
 SELECT refused($$SELECT es_append('Order', '1', 'Placed', expected_version => 2)$$, 'VE001', 'a version that was passed', true);
 SELECT refused($$SELECT es_append('Order', '1', 'Placed', expected_version => 9)$$, 'VE001', 'a version that is not there yet', true);
 SELECT refused($$SELECT es_append('Order', '1', 'Placed', expected_version => 0)$$, 'VE001', 'a stream that exists', true);
+SELECT refused($$SELECT es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "new", "events": [{"event_type": "Placed"}]},
+    {"aggregate_type": "Order", "aggregate_id": "1", "expected_version": 2}]')$$, 'VE001', 'a version that was passed, in a batch', true);
+SELECT refused($$SELECT es_close_stream('Order', '1', expected_version => 2)$$, 'VE001', 'closing at a version that was passed', true);
+SELECT refused($$SELECT es_close_stream('Order', 'new')$$, 'VE005', 'closing a stream that does not exist');
 SELECT refused($$SELECT es_append('Order', 'new', 'Placed', expected_version => -1)$$, 'VE001', 'a stream that does not exist', true);
 SELECT refused($$SELECT es_append('Order', 'new', 'Placed', expected_version => 1)$$, 'VE001', 'a version of a stream that does not exist', true);
 SELECT refused($$SELECT es_append_events('Order', '1', '{Placed}', '{"{}"}', expected_version => 2)$$, 'VE001', 'a conflict of many', true);
@@ -215,6 +239,8 @@ BEGIN READ ONLY;
 SELECT refused(statement, '25006', 'read-only: ' || statement) FROM unnest(ARRAY[
     $$SELECT es_append('Order', '1', 'Placed')$$,
     $$SELECT es_append_events('Order', '1', '{Placed}', '{"{}"}')$$,
+    $$SELECT es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "1", "expected_version": 3}]')$$,
+    $$SELECT es_close_stream('Order', '1')$$,
     $$SELECT es_create_aggregate('Order')$$,
     $$SELECT es_create_store('more')$$,
     $$SELECT es_drop_store('es', 'es')$$,
@@ -223,6 +249,17 @@ SELECT is((SELECT count(*) FROM es_read_stream('Order', '1')), 3::bigint, 'read-
 SELECT isnt((SELECT count(*) FROM es_read_all()), 0::bigint, 'read-only: all can be read');
 SELECT is(es_state('Order', '1'), '{}', 'read-only: states too');
 COMMIT;
+
+-- a closed stream
+SELECT lives_ok($$SELECT es_append('Order', 'closed', 'Placed'); SELECT es_close_stream('Order', 'closed')$$, 'a stream is closed');
+SELECT refused(statement, 'VE015', 'closed: ' || statement, true) FROM unnest(ARRAY[
+    $$SELECT es_append('Order', 'closed', 'Placed')$$,
+    $$SELECT es_append('Order', 'closed', 'Placed', expected_version => 2)$$,
+    $$SELECT es_append_events('Order', 'closed', '{Placed}', '{"{}"}')$$,
+    $$SELECT es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "closed", "events": [{"event_type": "Placed"}]}]')$$,
+    $$SELECT es_close_stream('Order', 'closed')$$,
+    $$INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data) VALUES ('Order', 'closed', 'Placed', '{}')$$]) statement;
+SELECT is((SELECT array_agg(event_type ORDER BY version) FROM es_read_stream('Order', 'closed')), ARRAY['Placed', 'StreamClosed'], 'closed: it can be read');
 
 -- and afterwards everything still works
 SELECT is((SELECT version FROM es_append('Order', '1', 'Placed', expected_version => 3)), 4::bigint, 'the next version is what it should be');

@@ -52,6 +52,16 @@ SELECT is((SELECT version FROM es_append('Order', 'retried', 'Placed', expected_
           'its retry gives the first result');
 RESET ROLE;
 SELECT is((SELECT count(*) FROM es.events WHERE aggregate_id = 'retried'), 1::bigint, 'and writes nothing');
+-- batches
+SELECT is(as_role('tap_tenant_b', $$SELECT es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "batch", "expected_version": 0, "events": [{"event_type": "Placed", "metadata": {"tenant": "tap_tenant_a"}}]}]')$$),
+          '42501', 'a batch with another''s event');
+SELECT is(as_role('tap_tenant_b', $$SELECT es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "batch", "expected_version": 1, "events": [{"event_type": "Placed", "metadata": {"tenant": "tap_tenant_b"}}]}]')$$),
+          'VE001', 'a batch in conflict');
+SELECT is(as_role('tap_tenant_b', $$SELECT es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "batch", "expected_version": 0, "events": [{"event_type": "Placed", "metadata": {"tenant": "tap_tenant_b"}}]},
+    {"aggregate_type": "Order", "aggregate_id": "batch too", "events": [{"event_type": "Placed", "metadata": {"tenant": "tap_tenant_b"}}]}]'); SELECT 1 / 0$$),
+          '22012', 'a batch with its own');
+SELECT is(as_role('tap_tenant_b', $$SELECT es_close_stream('Order', 'a1')$$), '42501', 'the event that closes a stream has no tenant here');
+SELECT is((SELECT count(*) FROM es.streams WHERE closed OR aggregate_id LIKE 'batch%'), 0::bigint, 'and nothing of that is left');
 -- a stream that two tenants share
 SELECT is(as_role('tap_tenant_a', $$SELECT es_append('Order', 'shared', 'Placed', '{"a": 1}', metadata => '{"tenant": "tap_tenant_a"}')$$), '00000', 'a shared stream, begun by one');
 SELECT is(as_role('tap_tenant_b', $$SELECT es_append('Order', 'shared', 'Placed', '{"b": 2}', metadata => '{"tenant": "tap_tenant_b"}')$$), '00000', 'continued by another');

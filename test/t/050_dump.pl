@@ -38,6 +38,7 @@ BEGIN;
 SELECT es_append('Order', '1', 'Never') FROM generate_series(1, 10);
 ROLLBACK;
 SELECT es_append('Order', '3', 'Placed');
+SELECT es_close_stream('Order', '3', 'done');
 SQL
 
 # queries that must give the same in the copy; %s is a store's schema
@@ -92,6 +93,7 @@ sub check_copy
 	check_streams($node, "after restoring ($how)", $database);
 	check_indexes($node, "after restoring ($how)", $database);
 	is(sqlstate_of($node, q{SELECT es_append('Order', '1', 'Late', expected_version => 3)}, $database), 'VE001', "$how: conflicts are refused");
+	is(sqlstate_of($node, q{SELECT es_append('Order', '3', 'Late')}, $database), 'VE015', "$how: a closed stream stays closed");
 	is(sqlstate_of($node, q{UPDATE es.events SET version = 1}, $database), 'VE006', "$how: events stay append-only");
 	is(sqlstate_of($node, q{SET ROLE writer; SELECT es_append('Order', '9', 'By writer')}, $database), '00000', "$how: the writer may append");
 	is(sqlstate_of($node, q{SET ROLE writer; SELECT es_read_stream('Order', '9')}, $database), '42501', "$how: but not read");
@@ -141,7 +143,7 @@ run_tool('psql', 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->conns
 check_copy('plain', 'plain');
 run_tool('pg_restore in parallel', 'pg_restore', '--exit-on-error', '-j', '2', '-d', $node->connstr('directory'), "$folder/all.dir");
 # first a look, without an append
-is($node->safe_psql('directory', q{SELECT count(*) FROM es_read_all(0, NULL)}), '59', 'directory: all can be read at once');
+is($node->safe_psql('directory', q{SELECT count(*) FROM es_read_all(0, NULL)}), '60', 'directory: all can be read at once');
 check_copy('directory', 'directory');
 
 # positions that were given out and rolled back, or whose store is gone, are not given out again
@@ -198,7 +200,7 @@ is($node->safe_psql('data', 'SELECT count(*) FROM es.events'), '0', 'and nothing
 }
 is($node->safe_psql('data', 'SELECT * FROM es.events ORDER BY 1'), $node->safe_psql('original', 'SELECT * FROM es.events ORDER BY 1'),
 	'with the same events');
-is($old->query('SELECT count(*) FROM es_read_all(0, NULL)'), '59', 'which an old session reads');
+is($old->query('SELECT count(*) FROM es_read_all(0, NULL)'), '60', 'which an old session reads');
 go_on('data', 'data only', 'es');
 is($node->safe_psql('data', q{SELECT count(*) FROM es.snapshots}), $node->safe_psql('original', 'SELECT count(*) FROM es.snapshots'), 'snapshots too');
 check_streams($node, 'after restoring data only', 'data');
@@ -211,7 +213,7 @@ $old = new_session($node, database => 'forced');
 is($old->query('SELECT count(*) FROM es_read_all()'), '0', 'an empty store');
 run_tool('with the triggers disabled it does too', 'pg_restore', '--exit-on-error', '--data-only', '--disable-triggers',
 	'-d', $node->connstr('forced'), "$folder/data.dump");
-is($old->query('SELECT count(*) FROM es_read_all(0, NULL)'), '59', 'an old session reads what came in behind its back');
+is($old->query('SELECT count(*) FROM es_read_all(0, NULL)'), '60', 'an old session reads what came in behind its back');
 cmp_ok($old->query(q{SELECT global_position FROM es_append('Order', '1', 'After')}), '>',
 	$node->safe_psql('original', 'SELECT max(global_position) FROM es.events'), 'and appends above it');
 $old->quit;
