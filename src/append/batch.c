@@ -29,7 +29,7 @@ PG_FUNCTION_INFO_V1(es_append_batch);
 static void
 add_context(void *arg)
 {
-	EsBatchPlace	   *place = arg;
+	EsBatchPlace *place = arg;
 
 	if (place->entry > 0)
 		errcontext("%s of the batch", es_batch_place(place));
@@ -70,7 +70,7 @@ compare_entries(const void *a, const void *b)
 static void
 lock_streams(EsStore *store, EsBatchEntry *entries, int count, EsBatchPlace *place)
 {
-	EsBatchEntry	  **order = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(EsBatchEntry *));
+	EsBatchEntry **order = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(EsBatchEntry *));
 
 	for (int i = 0; i < count; i++)
 	{
@@ -130,7 +130,7 @@ is_retry(EsBatchEntry *entries, int count)
 
 	for (int i = 0; i < count; i++)
 	{
-		EsBatchEntry	   *entry = &entries[i];
+		EsBatchEntry *entry = &entries[i];
 
 		if (entry->append.nevents == 0)
 			continue;
@@ -150,7 +150,7 @@ check_entries(EsBatchEntry *entries, int count, EsBatchPlace *place)
 {
 	for (int i = 0; i < count; i++)
 	{
-		EsBatchEntry	   *entry = &entries[i];
+		EsBatchEntry *entry = &entries[i];
 
 		place->entry = entry->append.entry;
 		es_check_expected(&entry->append, &entry->head);
@@ -171,7 +171,7 @@ append_entries(EsStore *store, EsBatchEntry *entries, int count, TimestampTz now
 
 	for (int i = 0; i < count; i++)
 	{
-		EsBatchEntry	   *entry = &entries[i];
+		EsBatchEntry *entry = &entries[i];
 		EsAppend   *append = &entry->append;
 
 		CHECK_FOR_INTERRUPTS();
@@ -184,7 +184,10 @@ append_entries(EsStore *store, EsBatchEntry *entries, int count, TimestampTz now
 		{
 			if (es_append_count != appends)
 			{
-				/* a trigger of an entry before appends too, maybe to this stream */
+				/*
+				 * a trigger of an entry before appends too, maybe to this
+				 * stream
+				 */
 				find_head(entry, now);
 				es_check_expected(append, &entry->head);
 			}
@@ -221,10 +224,10 @@ Datum
 es_append_batch(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	EsBatchPlace		place = {0, 0};
+	EsBatchPlace place = {0, 0};
 	ErrorContextCallback context;
 	EsStore    *store;
-	EsBatchEntry	   *entries;
+	EsBatchEntry *entries;
 	int			count;
 	TimestampTz now;
 

@@ -337,7 +337,7 @@ read_entry(JsonbValue *object, EsAppend *append, EsBatchPlace *place)
 EsBatchEntry *
 es_batch_read(Jsonb *batch, int *count, EsBatchPlace *place)
 {
-	EsBatchEntry	   *entries;
+	EsBatchEntry *entries;
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
 	JsonbValue	value;
