@@ -44,7 +44,8 @@ typedef struct EsStreamHead
 	bool		has_row;		/* in "streams", … */
 	bool		row_read;		/* … if that was looked up */
 	ItemPointerData row;
-	bool		seen;			/* the transaction's snapshot sees the last event */
+	bool		seen;			/* the transaction's snapshot sees the last
+								 * event */
 } EsStreamHead;
 
 /* an append to one stream */

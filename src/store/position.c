@@ -241,7 +241,10 @@ es_database(void)
 
 	Assert(!appending || my_database);
 
-	/* catalogs are read before the lock is taken; a second maker finds the first's */
+	/*
+	 * catalogs are read before the lock is taken; a second maker finds the
+	 * first's
+	 */
 	start = RecoveryInProgress() ? 0 : sequence_position(sequence);
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
@@ -363,7 +366,10 @@ reserve(EsDatabase *db, uint64 position)
 		uint64		standing = sequence_position(db->sequence);
 		uint64		upto;
 
-		/* somebody else moved it, such as a restore: up to there all were given out */
+		/*
+		 * somebody else moved it, such as a restore: up to there all were
+		 * given out
+		 */
 		if (standing > pg_atomic_read_u64(&db->reserved))
 		{
 			raise_head(db, standing);

@@ -44,7 +44,8 @@ typedef struct EsDatabase
 
 extern void es_position_request_shmem(void);	/* shmem_request_hook */
 extern void es_position_init_shmem(void);	/* shmem_startup_hook */
-extern void es_position_init_backend(void); /* registers the transaction callbacks */
+extern void es_position_init_backend(void); /* registers the transaction
+											 * callbacks */
 
 extern EsDatabase *es_database(void);
 extern void es_position_attach_worker(void);

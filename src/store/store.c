@@ -151,7 +151,11 @@ es_event_tupdesc(void)
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
 		type = es_event_type();
-		/* an older copy may still be referred to; types change at upgrades only */
+
+		/*
+		 * an older copy may still be referred to; types change at upgrades
+		 * only
+		 */
 		desc = lookup_rowtype_tupdesc_copy(type, -1);
 		MemoryContextSwitchTo(old);
 	}
@@ -337,7 +341,10 @@ load(StoreEntry *entry, LOCKMODE lockmode)
 		return false;
 	}
 
-	/* whoever still looks at the old partitions may, until the transaction ends */
+	/*
+	 * whoever still looks at the old partitions may, until the transaction
+	 * ends
+	 */
 	if (entry->context)
 		MemoryContextSetParent(entry->context, TopTransactionContext);
 	entry->context = AllocSetContextCreate(CacheMemoryContext, "eventsrc store",
@@ -431,7 +438,8 @@ lookup(const char *name, LOCKMODE lockmode)
 		if (!load(entry, lockmode))
 			return NULL;
 		if (tries > 100)
-			break;				/* invalidated again and again: what we read will do */
+			break;				/* invalidated again and again: what we read
+								 * will do */
 	}
 	check_positions(entry);
 	return &entry->store;
