@@ -47,7 +47,8 @@ typedef struct EsStreamHead
 	bool		has_row;		/* in "streams", … */
 	bool		row_read;		/* … if that was looked up */
 	ItemPointerData row;
-	bool		seen;			/* the transaction's snapshot sees the last event */
+	bool		seen;			/* the transaction's snapshot sees the last
+								 * event */
 	bool		closing;		/* the last event is of ES_CLOSING_TYPE */
 } EsStreamHead;
 

@@ -54,6 +54,7 @@ extern void es_worker_register_task(EsWorkerTask task);
  */
 extern long es_worker_ensure(const char *kind, int64 id, const char *main_function,
 							 const char **problem);
+
 /*
  * es_worker_stop tells the worker to leave and does not wait, and forgets its
  * back-off.  Called again 5 s later or more it terminates a deaf worker.
