@@ -42,6 +42,11 @@
 
 static EsRun run;
 
+/* what the worker waits for, as pg_stat_activity shows it */
+static uint32 wait_idle;
+static uint32 wait_broker;
+static uint32 wait_retry;
+
 PGDLLEXPORT void es_relay_main(Datum main_arg);
 
 static void work(void);
@@ -54,7 +59,7 @@ static void save_position(bool now);
 static void wait_for_work(void);
 static void give_up(void);
 static void pause_after_failure(void);
-static void wait_on_latch(pgsocket wake, long timeout_ms);
+static void wait_on_latch(pgsocket wake, long timeout_ms, uint32 wait_event);
 static bool is_leaving(void);
 static void leave_orderly(void);
 static void close_broker(void);
@@ -81,6 +86,9 @@ es_relay_main(Datum main_arg)
 	run.context = AllocSetContextCreate(TopMemoryContext, "eventsrc relay", ALLOCSET_SMALL_SIZES);
 	run.event = AllocSetContextCreate(TopMemoryContext, "eventsrc relayed event", ALLOCSET_DEFAULT_SIZES);
 	run.pause_ms = PAUSE_FIRST_MS;
+	wait_idle = es_wait_event_new("EventsrcRelayIdle");
+	wait_broker = es_wait_event_new("EventsrcRelayBroker");
+	wait_retry = es_wait_event_new("EventsrcRelayRetry");
 
 	if (!es_relay_status_attach(run.id, 0))
 		ereport(ERROR,
@@ -334,7 +342,8 @@ wait_for_work(void)
 	/* who moves the safe position sets our latch, as the broker's pipe wakes us */
 	ConditionVariablePrepareToSleep(&run.database->moved);
 	if (!es_run_has_room(&run) || pg_atomic_read_u64(&run.database->moves) == run.moves)
-		wait_on_latch(run.broker->wake, idle ? IDLE_MS : BUSY_MS);
+		wait_on_latch(run.broker->wake, idle ? IDLE_MS : BUSY_MS,
+					  idle ? wait_idle : wait_broker);
 	ConditionVariableCancelSleep();
 
 	if (idle && run.broker->troubled &&
@@ -372,7 +381,7 @@ pause_after_failure(void)
 
 		if (left <= 0)
 			break;
-		wait_on_latch(PGINVALID_SOCKET, left);
+		wait_on_latch(PGINVALID_SOCKET, left, wait_retry);
 	}
 }
 
@@ -381,13 +390,13 @@ pause_after_failure(void)
  * or the time is over.
  */
 static void
-wait_on_latch(pgsocket wake, long timeout_ms)
+wait_on_latch(pgsocket wake, long timeout_ms, uint32 wait_event)
 {
 	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
 
 	if (wake != PGINVALID_SOCKET)
 		events |= WL_SOCKET_READABLE;
-	(void) WaitLatchOrSocket(MyLatch, events, wake, timeout_ms, PG_WAIT_EXTENSION);
+	(void) WaitLatchOrSocket(MyLatch, events, wake, timeout_ms, wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
