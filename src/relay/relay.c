@@ -81,6 +81,8 @@ es_relay_main(Datum main_arg)
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, note_catalog_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(USERMAPPINGOID, note_catalog_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, note_catalog_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, note_catalog_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, note_catalog_change, (Datum) 0);
 
 	run.window = es_window_create();
 	run.context = AllocSetContextCreate(TopMemoryContext, "eventsrc relay", ALLOCSET_SMALL_SIZES);
@@ -141,10 +143,10 @@ work(void)
 			continue;
 		}
 		save_position(false);
-		wait_for_work();
-
 		if (run.catalog_changed)
 			reload_relay();
+		else
+			wait_for_work();
 	}
 	leave_orderly();
 }
@@ -477,8 +479,8 @@ leave_at_exit(int code, Datum arg)
 }
 
 /*
- * note_catalog_change remembers that a server, a user mapping or a schema
- * changed.
+ * note_catalog_change remembers that a server, a user mapping, a schema or a
+ * role changed.
  */
 static void
 note_catalog_change(Datum arg, int cacheid, uint32 hash)

@@ -10,6 +10,8 @@
 #include "miscadmin.h"
 #include "read/scan.h"
 #include "store/store.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -33,7 +35,16 @@ es_run_read(EsRun *run)
 	run->database = es_database();
 	run->moves = pg_atomic_read_u64(&run->database->moves);
 	safe = es_position_safe();
-	if (safe > run->scanned)
+
+	/*
+	 * What was appended after a change of the catalogs must not go where the
+	 * server no longer points, or the owner no longer may send: the change is
+	 * looked at first.
+	 */
+	AcceptInvalidationMessages();
+	if (run->catalog_changed)
+		run->complete = false;
+	else if (safe > run->scanned)
 		send_page(run, safe);
 	else
 		run->complete = true;
@@ -74,6 +85,7 @@ send_page(EsRun *run, int64 safe)
 {
 	Oid			user;
 	int			security;
+	int			nest_level;
 	EsStore    *store;
 	EsScan	   *scan;
 	TupleTableSlot *slot;
@@ -83,6 +95,9 @@ send_page(EsRun *run, int64 safe)
 	PushActiveSnapshot(GetLatestSnapshot());
 	GetUserIdAndSecContext(&user, &security);
 	SetUserIdAndSecContext(run->relay->owner, security | SECURITY_RESTRICTED_OPERATION);
+
+	/* row security may run the owner's functions: what they set is undone */
+	nest_level = NewGUCNestLevel();
 
 	store = es_store_open(NameStr(run->relay->store), AccessShareLock);
 	es_store_check_acl(store, ACL_SELECT);
@@ -119,6 +134,7 @@ send_page(EsRun *run, int64 safe)
 	if (run->complete)
 		run->scanned = safe;
 
+	AtEOXact_GUC(false, nest_level);
 	SetUserIdAndSecContext(user, security);
 	PopActiveSnapshot();
 }
