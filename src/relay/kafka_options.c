@@ -124,6 +124,12 @@ es_kafka_check_option(const char *name, const char *value, bool on_server)
 				 errmsg("invalid value for option \"%s\"", name),
 				 errdetail("It must begin with https:// or http://, as it must not read files.")));
 	check_value(name, value);
+	if (strcmp(name, "partitioner") == 0 && pg_strcasecmp(value, "random") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\"", name),
+				 errdetail("It would scatter a stream's events over the partitions, which have no common order."),
+				 errhint("Choose one that goes by the key, such as murmur2_random.")));
 	check_place(name, kind, on_server);
 }
 

@@ -21,6 +21,8 @@ CREATE SERVER relay_kafka FOREIGN DATA WRAPPER eventsrc
     OPTIONS (type 'kafka', "bootstrap.servers" 'localhost:1', "socket.timeout.ms" '1');
 CREATE SERVER relay_kafka FOREIGN DATA WRAPPER eventsrc
     OPTIONS (type 'kafka', "bootstrap.servers" 'localhost:1', "max.in.flight" '6');
+CREATE SERVER relay_kafka FOREIGN DATA WRAPPER eventsrc
+    OPTIONS (type 'kafka', "bootstrap.servers" 'localhost:1', partitioner 'random');
 -- what the relay sets, what is of no use to it
 CREATE SERVER relay_kafka FOREIGN DATA WRAPPER eventsrc
     OPTIONS (type 'kafka', "bootstrap.servers" 'localhost:1', acks '1');
