@@ -20,6 +20,7 @@
 #include "store/store.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -386,6 +387,7 @@ measure_lag(EsRelay *relay, int64 position, int64 safe, int64 *events, double *s
 {
 	Oid			user;
 	int			context;
+	int			nest_level;
 	EsStore    *store;
 	EsScan	   *scan;
 	TupleTableSlot *slot = NULL;
@@ -399,6 +401,9 @@ measure_lag(EsRelay *relay, int64 position, int64 safe, int64 *events, double *s
 
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(relay->owner, context | SECURITY_RESTRICTED_OPERATION);
+
+	/* row security may run the owner's functions: what they set is undone */
+	nest_level = NewGUCNestLevel();
 	PushActiveSnapshot(GetLatestSnapshot());
 
 	store = es_store_open(NameStr(relay->store), AccessShareLock);
@@ -419,6 +424,7 @@ measure_lag(EsRelay *relay, int64 position, int64 safe, int64 *events, double *s
 	es_scan_end(scan);
 
 	PopActiveSnapshot();
+	AtEOXact_GUC(false, nest_level);
 	SetUserIdAndSecContext(user, context);
 	return true;
 }

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "commands/defrem.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 
 typedef struct EsKafka
@@ -196,8 +197,12 @@ kafka_poll(EsBroker *broker)
 	/* first empty the pipe, so that what comes later wakes us again */
 	while (read(kafka->pipe[0], buffer, sizeof(buffer)) > 0)
 		;
+
+	/* take_log() must not end the process in the middle of librdkafka */
+	HOLD_INTERRUPTS();
 	while (rd_kafka_poll(kafka->producer, 0) > 0)
 		;
+	RESUME_INTERRUPTS();
 }
 
 /*
@@ -206,7 +211,9 @@ kafka_poll(EsBroker *broker)
 static void
 kafka_flush(EsBroker *broker, int timeout_ms)
 {
+	HOLD_INTERRUPTS();
 	(void) rd_kafka_flush(((EsKafka *) broker)->producer, timeout_ms);
+	RESUME_INTERRUPTS();
 }
 
 /*
@@ -235,8 +242,10 @@ kafka_close(EsBroker *broker)
 	EsKafka    *kafka = (EsKafka *) broker;
 
 	kafka->closing = true;
+	HOLD_INTERRUPTS();
 	(void) rd_kafka_purge(kafka->producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
 	rd_kafka_destroy_flags(kafka->producer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	RESUME_INTERRUPTS();
 	close(kafka->pipe[0]);
 	close(kafka->pipe[1]);
 	pfree(kafka);

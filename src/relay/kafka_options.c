@@ -46,12 +46,13 @@ static const Rule rules[] =
 	{"ssl.keystore.password", RULE_SECRET},
 	{"sasl.oauthbearer.client.secret", RULE_SECRET},
 	{"sasl.oauthbearer.config", RULE_SECRET},
+	{"sasl.oauthbearer.assertion.private.key.passphrase", RULE_SECRET},
+	{"sasl.oauthbearer.assertion.private.key.pem", RULE_SECRET},
 	{"sasl.oauthbearer.client.id", RULE_EITHER},
 	{"sasl.oauthbearer.scope", RULE_EITHER},
 	{"sasl.oauthbearer.extensions", RULE_EITHER},
 	{"sasl.mechanism", RULE_EITHER},
 	{"sasl.mechanisms", RULE_EITHER},
-	{"sasl.kerberos.principal", RULE_EITHER},
 	{"ssl.certificate.pem", RULE_EITHER},
 	{"client.id", RULE_EITHER},
 	{"ssl.key.location", RULE_FILE},
@@ -59,8 +60,15 @@ static const Rule rules[] =
 	{"ssl.ca.location", RULE_FILE},
 	{"ssl.crl.location", RULE_FILE},
 	{"ssl.keystore.location", RULE_FILE},
-	{"sasl.kerberos.keytab", RULE_FILE},
+	{"sasl.oauthbearer.assertion.file", RULE_FILE},
+	{"sasl.oauthbearer.assertion.jwt.template.file", RULE_FILE},
+	{"sasl.oauthbearer.assertion.private.key.file", RULE_FILE},
+	{"https.ca.location", RULE_FILE},
 	{"sasl.kerberos.kinit.cmd", RULE_PROGRAM},
+	/* librdkafka writes these into that command as they are */
+	{"sasl.kerberos.keytab", RULE_PROGRAM},
+	{"sasl.kerberos.principal", RULE_PROGRAM},
+	{"sasl.kerberos.service.name", RULE_PROGRAM},
 	{"ssl.engine.location", RULE_PROGRAM},
 	{"ssl.engine.id", RULE_PROGRAM},
 	{"ssl.providers", RULE_PROGRAM},
@@ -116,6 +124,12 @@ es_kafka_check_option(const char *name, const char *value, bool on_server)
 				 errmsg("invalid value for option \"%s\"", name),
 				 errdetail("It must begin with https:// or http://, as it must not read files.")));
 	check_value(name, value);
+	if (strcmp(name, "partitioner") == 0 && pg_strcasecmp(value, "random") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\"", name),
+				 errdetail("It would scatter a stream's events over the partitions, which have no common order."),
+				 errhint("Choose one that goes by the key, such as murmur2_random.")));
 	check_place(name, kind, on_server);
 }
 
