@@ -45,11 +45,11 @@ static void kafka_probe(EsBroker *broker, int timeout_ms);
 static void kafka_close(EsBroker *broker);
 
 static rd_kafka_conf_t *configure(EsKafka *kafka, List *options, char *error, size_t error_size);
-static rd_kafka_t *start_producer(rd_kafka_conf_t *conf, char *error, size_t error_size);
+static rd_kafka_t * start_producer(rd_kafka_conf_t *conf, char *error, size_t error_size);
 static void note_address(EsKafka *kafka, List *options);
-static void take_delivery(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opaque);
-static void take_error(rd_kafka_t *producer, int error, const char *reason, void *opaque);
-static void take_log(const rd_kafka_t *producer, int level, const char *facility, const char *text);
+static void take_delivery(rd_kafka_t * producer, const rd_kafka_message_t *message, void *opaque);
+static void take_error(rd_kafka_t * producer, int error, const char *reason, void *opaque);
+static void take_log(const rd_kafka_t * producer, int level, const char *facility, const char *text);
 
 const EsBrokerType es_kafka_broker = {
 	.name = "kafka",
@@ -343,7 +343,7 @@ note_address(EsKafka *kafka, List *options)
  * take_delivery notes what became of a message (within kafka_poll).
  */
 static void
-take_delivery(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opaque)
+take_delivery(rd_kafka_t * producer, const rd_kafka_message_t *message, void *opaque)
 {
 	EsKafka    *kafka = opaque;
 	EsBroker   *broker = &kafka->base;
@@ -379,7 +379,7 @@ take_delivery(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opa
  * take_error notes an error of the whole client (within kafka_poll).
  */
 static void
-take_error(rd_kafka_t *producer, int error, const char *reason, void *opaque)
+take_error(rd_kafka_t * producer, int error, const char *reason, void *opaque)
 {
 	EsKafka    *kafka = opaque;
 	EsBroker   *broker = &kafka->base;
@@ -388,10 +388,10 @@ take_error(rd_kafka_t *producer, int error, const char *reason, void *opaque)
 		return;
 	if (error == RD_KAFKA_RESP_ERR__FATAL)
 	{
-		char		text[ES_BROKER_TEXT];
+		char		why[ES_BROKER_TEXT];
 
-		if (!kafka->explained && rd_kafka_fatal_error(producer, text, sizeof(text)))
-			es_broker_error(broker, "%s", text);
+		if (!kafka->explained && rd_kafka_fatal_error(producer, why, sizeof(why)))
+			es_broker_error(broker, "%s", why);
 		broker->failed = true;
 		return;
 	}
@@ -406,7 +406,7 @@ take_error(rd_kafka_t *producer, int error, const char *reason, void *opaque)
  * take_log passes librdkafka's log lines on (within kafka_poll).
  */
 static void
-take_log(const rd_kafka_t *producer, int level, const char *facility, const char *text)
+take_log(const rd_kafka_t * producer, int level, const char *facility, const char *text)
 {
 	/* syslog's levels: 4 is a warning; what take_error() gets is not repeated */
 	ereport(level <= 4 && strcmp(facility, "FAIL") != 0 &&

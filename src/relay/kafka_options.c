@@ -178,7 +178,7 @@ check_place(const char *name, RuleKind kind, bool on_server)
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 				 errmsg("option \"%s\" is a credential and does not belong on a server", name),
 				 errdetail("Everybody can read the options of servers."),
-				 errhint("CREATE USER MAPPING FOR the relay's owner SERVER â€¦ OPTIONS (\"%s\" 'â€¦');", name)));
+				 errhint("CREATE USER MAPPING FOR the relay's owner SERVER â126¦ OPTIONS (\"%s\" 'â126¦');", name)));
 	if (!on_server && kind == RULE_FREE)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),

@@ -37,8 +37,10 @@
 #define BUSY_MS			1000	/* the same while confirmations are awaited */
 #define PROBE_MS		3000	/* how often a broker in trouble is asked */
 #define SAVE_MS			200		/* how often a busy relay stores its position */
-#define STALL_MS		10000	/* without any confirmation, something is wrong */
-#define LEAVE_MS		1000	/* how long confirmations are awaited at the end */
+#define STALL_MS		10000	/* without any confirmation, something is
+								 * wrong */
+#define LEAVE_MS		1000	/* how long confirmations are awaited at the
+								 * end */
 
 static EsRun run;
 
@@ -257,7 +259,10 @@ report_broker(void)
 	EsBroker   *broker = run.broker;
 	int64		position = run.window->confirmed;
 
-	/* shown, but not stored: a copy of the database may use it for other events */
+	/*
+	 * shown, but not stored: a copy of the database may use it for other
+	 * events
+	 */
 	if (es_window_pending(run.window) == 0 && run.complete && !broker->failed)
 		position = run.scanned;
 
@@ -341,7 +346,10 @@ wait_for_work(void)
 	if (idle)
 		save_position(true);
 
-	/* who moves the safe position sets our latch, as the broker's pipe wakes us */
+	/*
+	 * who moves the safe position sets our latch, as the broker's pipe wakes
+	 * us
+	 */
 	ConditionVariablePrepareToSleep(&run.database->moved);
 	if (!es_run_has_room(&run) || pg_atomic_read_u64(&run.database->moves) == run.moves)
 		wait_on_latch(run.broker->wake, idle ? IDLE_MS : BUSY_MS,

@@ -28,7 +28,8 @@ typedef struct EsRun
 	bool		retrying;		/* so it was reported */
 	TimestampTz probed_at;
 	int64		failed_total;	/* events confirmed by then */
-	TimestampTz moved_at;		/* when something was confirmed or nothing awaited */
+	TimestampTz moved_at;		/* when something was confirmed or nothing
+								 * awaited */
 	int64		moved_total;	/* events confirmed by then */
 	int64		refused;		/* events up to here are sent one by one */
 	int64		first_total;	/* events confirmed when the broker was opened */
