@@ -186,7 +186,7 @@ check_server(const char *name)
 				(errcode(ERRCODE_ES_INVALID_RELAY),
 				 errmsg("server \"%s\" does not exist", name),
 				 errdetail_internal("%s", server_names()),
-				 errhint("CREATE SERVER â126¦ FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', \"bootstrap.servers\" 'host:9092');")));
+				 errhint("CREATE SERVER ... FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', \"bootstrap.servers\" 'host:9092');")));
 
 	wrapper = GetForeignDataWrapper(server->fdwid);
 	if (strcmp(wrapper->fdwname, "eventsrc") != 0)
@@ -194,7 +194,7 @@ check_server(const char *name)
 				(errcode(ERRCODE_ES_INVALID_RELAY),
 				 errmsg("server \"%s\" is not a broker", name),
 				 errdetail("It belongs to the foreign-data wrapper \"%s\".", wrapper->fdwname),
-				 errhint("CREATE SERVER â126¦ FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', \"bootstrap.servers\" 'host:9092');")));
+				 errhint("CREATE SERVER ... FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', \"bootstrap.servers\" 'host:9092');")));
 
 	if (es_server_aclcheck(server->serverid, GetUserId(), ACL_USAGE) != ACLCHECK_OK)
 		ereport(ERROR,

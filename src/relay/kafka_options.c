@@ -178,7 +178,7 @@ check_place(const char *name, RuleKind kind, bool on_server)
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 				 errmsg("option \"%s\" is a credential and does not belong on a server", name),
 				 errdetail("Everybody can read the options of servers."),
-				 errhint("CREATE USER MAPPING FOR the relay's owner SERVER â126¦ OPTIONS (\"%s\" 'â126¦');", name)));
+				 errhint("CREATE USER MAPPING FOR the relay's owner SERVER ... OPTIONS (\"%s\" '...');", name)));
 	if (!on_server && kind == RULE_FREE)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
@@ -284,7 +284,7 @@ is_consumer_property(const char *name)
 /*
  * list_properties lists librdkafka's properties for the given users ("P"
  * producers, "C" consumers, "*" both), as its own documentation has them:
- * lines "name | * | â€¦".
+ * lines "name | * | ...".
  */
 static List *
 list_properties(const char *users)
