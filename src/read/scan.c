@@ -66,9 +66,9 @@ struct EsScan
 	Tuplestorestate *rows;		/* read by the executor, where row security
 								 * applies */
 	TupleTableSlot *rows_slot;
-	int64		rows_after;		/* global order: the page's last position, … */
+	int64		rows_after;		/* global order: the page's last position, ... */
 	int64		rows_upto;
-	int			rows_read;		/* … and how many of its rows were returned */
+	int			rows_read;		/* ... and how many of its rows were returned */
 	MemoryContext context;
 };
 

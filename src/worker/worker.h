@@ -18,7 +18,8 @@
 extern void es_worker_request_shmem(void);
 extern void es_worker_init_shmem(void);
 extern void es_worker_register_launcher(void);
-extern void es_worker_install_hooks(void);	/* ProcessUtility: DROP DATABASE, … */
+extern void es_worker_install_hooks(void);	/* ProcessUtility: DROP DATABASE,
+											 * ... */
 
 /* setting eventsrc.launcher_naptime, in seconds */
 extern int	es_setting_launcher_naptime;
