@@ -227,6 +227,9 @@ BEGIN
         RAISE EXCEPTION 'role must not be NULL'
             USING ERRCODE = 'VE004', HINT = 'Pass the name of a role; for PUBLIC use GRANT and REVOKE.';
     END IF;
+    IF role::text = role::oid::text THEN
+        RAISE EXCEPTION 'role with OID % does not exist', role USING ERRCODE = '42704';
+    END IF;
     store := coalesce(store, current_setting('eventsrc.store'));
     SELECT s.owner INTO owner FROM eventsrc.stores s WHERE s.store = store_privileges.store;
     IF NOT FOUND THEN
