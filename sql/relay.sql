@@ -29,6 +29,18 @@ COMMENT ON SEQUENCE eventsrc.relays_id_seq IS 'numbers of the relays, by which t
 SELECT pg_extension_config_dump('eventsrc.relays', '');
 SELECT pg_extension_config_dump('eventsrc.relays_id_seq', '');
 
+-- relays_of lets es_drop_store() see relays of other owners, too.
+CREATE FUNCTION eventsrc.relays_of(store name) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+        SELECT string_agg(format('%I', r.name), ', ' ORDER BY r.name)
+        FROM eventsrc.relays r WHERE r.store = relays_of.store
+    $$;
+GRANT EXECUTE ON FUNCTION eventsrc.relays_of(name) TO PUBLIC;
+COMMENT ON FUNCTION eventsrc.relays_of(name)
+    IS 'the names of the relays that send from a store, NULL if there are none';
+
 CREATE FUNCTION es_create_relay(
     name          name,
     server        name,

@@ -175,6 +175,7 @@ SET client_min_messages = warning
 AS $$
 DECLARE
     stray text;
+    relays text := eventsrc.relays_of(store);
 BEGIN
     IF NOT EXISTS (SELECT FROM eventsrc.stores s WHERE s.store = es_drop_store.store) THEN
         RAISE EXCEPTION 'store "%" does not exist', store
@@ -185,6 +186,12 @@ BEGIN
             USING ERRCODE = 'VE003',
                   DETAIL = 'All of its events, streams and snapshots would be lost.',
                   HINT = format('Repeat the name: SELECT es_drop_store(%L, confirm => %1$L).', store);
+    END IF;
+
+    IF relays IS NOT NULL THEN
+        RAISE EXCEPTION 'store "%" is not dropped: relays send from it', store
+            USING ERRCODE = 'VE003', DETAIL = 'They are: ' || relays || '.',
+                  HINT = format('Drop them first: SELECT es_drop_relay(relay) FROM es_relays WHERE store = %L;', store);
     END IF;
 
     -- what is not ours is not dropped with the store

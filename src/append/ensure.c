@@ -32,8 +32,6 @@ ensure_partition(Oid relid)
 
 	if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE || XactReadOnly)
 		return;
-	if (!es_extension_present())
-		return;
 	store = es_store_of_relation(relid);
 	if (store)
 		(void) es_store_partition(store, GetCurrentTimestamp());

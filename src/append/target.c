@@ -157,7 +157,10 @@ es_target_open(EsStore *store, Oid relid)
 		registered = true;
 	}
 
-	/* the lock may have brought news of a change that the store has yet to read */
+	/*
+	 * the lock may have brought news of a change that the store has yet to
+	 * read
+	 */
 	if (store->valid)
 		target = find_kept(store, rel);
 	if (target == NULL)

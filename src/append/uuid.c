@@ -19,7 +19,8 @@ es_uuid_v7(void)
 	static const char digits[] = "0123456789abcdef";
 	static uint64 last = 0;
 	struct timespec now;
-	uint64		stamp;			/* 48 bits of milliseconds, 12 of their fraction */
+	uint64		stamp;			/* 48 bits of milliseconds, 12 of their
+								 * fraction */
 	unsigned char raw[16];
 	text	   *result = palloc(VARHDRSZ + 36);
 	char	   *out = VARDATA(result);

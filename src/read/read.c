@@ -30,6 +30,12 @@ PG_FUNCTION_INFO_V1(es_safe_position);
 static void
 put_event(ReturnSetInfo *result, TupleTableSlot *slot)
 {
+	/* as it lies on the page, unless the table was given more columns */
+	if (slot->tts_tupleDescriptor->natts == ES_NATTS)
+	{
+		tuplestore_puttupleslot(result->setResult, slot);
+		return;
+	}
 	slot_getsomeattrs(slot, ES_NATTS);
 	tuplestore_putvalues(result->setResult, result->setDesc,
 						 slot->tts_values, slot->tts_isnull);

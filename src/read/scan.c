@@ -56,18 +56,19 @@ struct EsScan
 	ScanDirection direction;
 	ScanKeyData keys[4];
 	int			nkeys;
-	bool		global;
+	bool global;
 
 	int			nparts;
 	PartScan   *parts;
 	int			current;		/* stream order: partition being read */
 	PartScan   *last;			/* global order: whose row was returned */
 
-	Tuplestorestate *rows;		/* read by the executor, where row security applies */
+	Tuplestorestate *rows;		/* read by the executor, where row security
+								 * applies */
 	TupleTableSlot *rows_slot;
-	int64		rows_after;		/* global order: the page's last position, … */
+	int64		rows_after;		/* global order: the page's last position, ... */
 	int64		rows_upto;
-	int			rows_read;		/* … and how many of its rows were returned */
+	int			rows_read;		/* ... and how many of its rows were returned */
 	MemoryContext context;
 };
 
@@ -401,7 +402,7 @@ next_row(EsScan *scan)
 	{
 		MemoryContext old;
 
-		if (!scan->global || scan->rows_read < es_spi_page)
+		if (!scan->global ||scan->rows_read < es_spi_page)
 			return NULL;
 		tuplestore_end(scan->rows);
 		old = MemoryContextSwitchTo(scan->context);

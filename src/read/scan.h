@@ -39,6 +39,7 @@ extern EsScan *es_scan_all(EsStore *store, int64 after, int64 upto,
 /* the same without row security, for our own needs */
 extern EsScan *es_scan_all_direct(EsStore *store, int64 after, int64 upto,
 								  Snapshot snapshot, Snapshot horizon);
+
 /* the last position up to which horizon sees all that the snapshot sees */
 extern int64 es_visible_bound(EsStore *store, int64 after, int64 upto,
 							  Snapshot snapshot, Snapshot horizon);
@@ -46,6 +47,7 @@ extern int64 es_visible_bound(EsStore *store, int64 after, int64 upto,
 /* a stream's events in one partition (an index into the store's), from the last down */
 extern EsScan *es_scan_stream_in(EsStore *store, int partition, text *aggregate_type,
 								 text *aggregate_id, int64 from_version, Snapshot snapshot);
+
 /* the partitions (indexes into the store's) that hold a stream's events */
 extern bool es_stream_extent(EsStore *store, text *aggregate_type, text *aggregate_id,
 							 Snapshot snapshot, int *first, int *last, ItemPointer row);

@@ -54,11 +54,13 @@ typedef struct EsBroker
 	EsWindow   *window;			/* what was sent and is not confirmed */
 	pgsocket	wake;			/* readable when poll() has something to do */
 	bool		troubled;		/* out of reach or refusing; mends by itself */
-	bool		failed;			/* to be closed; what is unconfirmed must be sent again */
+	bool		failed;			/* to be closed; what is unconfirmed must be
+								 * sent again */
 	int64		refused;		/* no event beyond this position was refused */
 	uint64		errors;			/* how often error was written */
 	char		error[ES_BROKER_TEXT];	/* the last error */
-	char		address[ES_BROKER_TEXT];	/* where other programs find the broker */
+	char		address[ES_BROKER_TEXT];	/* where other programs find the
+											 * broker */
 } EsBroker;
 
 struct EsBrokerType
@@ -71,7 +73,10 @@ struct EsBrokerType
 	 */
 	void		(*check_option) (const char *name, const char *value, bool on_server);
 
-	/* check_options raises an error if the server's options do not go together. */
+	/*
+	 * check_options raises an error if the server's options do not go
+	 * together.
+	 */
 	void		(*check_server) (List *options);
 
 	/* check_topic raises an error if the template cannot give a topic. */
@@ -88,7 +93,10 @@ struct EsBrokerType
 	/* poll takes in what the broker has to say; does not wait. */
 	void		(*poll) (EsBroker *broker);
 
-	/* flush ends a batch and waits, no longer than told, for the confirmations. */
+	/*
+	 * flush ends a batch and waits, no longer than told, for the
+	 * confirmations.
+	 */
 	void		(*flush) (EsBroker *broker, int timeout_ms);
 
 	/* probe clears broker->troubled if the broker answers within the time. */

@@ -241,7 +241,7 @@ es_relay_store_problem(EsRelay *relay)
 
 	events = OidIsValid(schema) ? get_relname_relid("events", schema) : InvalidOid;
 	if (!OidIsValid(events))
-		return psprintf("store \"%s\" is gone: create it again or drop the relay", store);
+		return psprintf("store \"%s\" is gone: rename it back, create it again or drop the relay", store);
 	if (es_schema_aclcheck(schema, relay->owner, ACL_USAGE) != ACLCHECK_OK ||
 		pg_class_aclcheck(events, relay->owner, ACL_SELECT) != ACLCHECK_OK)
 		return psprintf("the relay's owner \"%s\" may not read the events of store \"%s\"",

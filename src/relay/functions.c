@@ -20,6 +20,7 @@
 #include "store/store.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -185,7 +186,7 @@ check_server(const char *name)
 				(errcode(ERRCODE_ES_INVALID_RELAY),
 				 errmsg("server \"%s\" does not exist", name),
 				 errdetail_internal("%s", server_names()),
-				 errhint("CREATE SERVER … FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', \"bootstrap.servers\" 'host:9092');")));
+				 errhint("CREATE SERVER ... FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', \"bootstrap.servers\" 'host:9092');")));
 
 	wrapper = GetForeignDataWrapper(server->fdwid);
 	if (strcmp(wrapper->fdwname, "eventsrc") != 0)
@@ -193,7 +194,7 @@ check_server(const char *name)
 				(errcode(ERRCODE_ES_INVALID_RELAY),
 				 errmsg("server \"%s\" is not a broker", name),
 				 errdetail("It belongs to the foreign-data wrapper \"%s\".", wrapper->fdwname),
-				 errhint("CREATE SERVER … FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', \"bootstrap.servers\" 'host:9092');")));
+				 errhint("CREATE SERVER ... FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', \"bootstrap.servers\" 'host:9092');")));
 
 	if (es_server_aclcheck(server->serverid, GetUserId(), ACL_USAGE) != ACLCHECK_OK)
 		ereport(ERROR,
@@ -386,6 +387,7 @@ measure_lag(EsRelay *relay, int64 position, int64 safe, int64 *events, double *s
 {
 	Oid			user;
 	int			context;
+	int			nest_level;
 	EsStore    *store;
 	EsScan	   *scan;
 	TupleTableSlot *slot = NULL;
@@ -399,6 +401,9 @@ measure_lag(EsRelay *relay, int64 position, int64 safe, int64 *events, double *s
 
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(relay->owner, context | SECURITY_RESTRICTED_OPERATION);
+
+	/* row security may run the owner's functions: what they set is undone */
+	nest_level = NewGUCNestLevel();
 	PushActiveSnapshot(GetLatestSnapshot());
 
 	store = es_store_open(NameStr(relay->store), AccessShareLock);
@@ -419,6 +424,7 @@ measure_lag(EsRelay *relay, int64 position, int64 safe, int64 *events, double *s
 	es_scan_end(scan);
 
 	PopActiveSnapshot();
+	AtEOXact_GUC(false, nest_level);
 	SetUserIdAndSecContext(user, context);
 	return true;
 }

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "commands/defrem.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 
 typedef struct EsKafka
@@ -44,11 +45,11 @@ static void kafka_probe(EsBroker *broker, int timeout_ms);
 static void kafka_close(EsBroker *broker);
 
 static rd_kafka_conf_t *configure(EsKafka *kafka, List *options, char *error, size_t error_size);
-static rd_kafka_t *start_producer(rd_kafka_conf_t *conf, char *error, size_t error_size);
+static rd_kafka_t * start_producer(rd_kafka_conf_t *conf, char *error, size_t error_size);
 static void note_address(EsKafka *kafka, List *options);
-static void take_delivery(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opaque);
-static void take_error(rd_kafka_t *producer, int error, const char *reason, void *opaque);
-static void take_log(const rd_kafka_t *producer, int level, const char *facility, const char *text);
+static void take_delivery(rd_kafka_t * producer, const rd_kafka_message_t *message, void *opaque);
+static void take_error(rd_kafka_t * producer, int error, const char *reason, void *opaque);
+static void take_log(const rd_kafka_t * producer, int level, const char *facility, const char *text);
 
 const EsBrokerType es_kafka_broker = {
 	.name = "kafka",
@@ -196,8 +197,12 @@ kafka_poll(EsBroker *broker)
 	/* first empty the pipe, so that what comes later wakes us again */
 	while (read(kafka->pipe[0], buffer, sizeof(buffer)) > 0)
 		;
+
+	/* take_log() must not end the process in the middle of librdkafka */
+	HOLD_INTERRUPTS();
 	while (rd_kafka_poll(kafka->producer, 0) > 0)
 		;
+	RESUME_INTERRUPTS();
 }
 
 /*
@@ -206,7 +211,9 @@ kafka_poll(EsBroker *broker)
 static void
 kafka_flush(EsBroker *broker, int timeout_ms)
 {
+	HOLD_INTERRUPTS();
 	(void) rd_kafka_flush(((EsKafka *) broker)->producer, timeout_ms);
+	RESUME_INTERRUPTS();
 }
 
 /*
@@ -235,8 +242,10 @@ kafka_close(EsBroker *broker)
 	EsKafka    *kafka = (EsKafka *) broker;
 
 	kafka->closing = true;
+	HOLD_INTERRUPTS();
 	(void) rd_kafka_purge(kafka->producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
 	rd_kafka_destroy_flags(kafka->producer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	RESUME_INTERRUPTS();
 	close(kafka->pipe[0]);
 	close(kafka->pipe[1]);
 	pfree(kafka);
@@ -334,7 +343,7 @@ note_address(EsKafka *kafka, List *options)
  * take_delivery notes what became of a message (within kafka_poll).
  */
 static void
-take_delivery(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opaque)
+take_delivery(rd_kafka_t * producer, const rd_kafka_message_t *message, void *opaque)
 {
 	EsKafka    *kafka = opaque;
 	EsBroker   *broker = &kafka->base;
@@ -370,7 +379,7 @@ take_delivery(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opa
  * take_error notes an error of the whole client (within kafka_poll).
  */
 static void
-take_error(rd_kafka_t *producer, int error, const char *reason, void *opaque)
+take_error(rd_kafka_t * producer, int error, const char *reason, void *opaque)
 {
 	EsKafka    *kafka = opaque;
 	EsBroker   *broker = &kafka->base;
@@ -379,10 +388,10 @@ take_error(rd_kafka_t *producer, int error, const char *reason, void *opaque)
 		return;
 	if (error == RD_KAFKA_RESP_ERR__FATAL)
 	{
-		char		text[ES_BROKER_TEXT];
+		char		why[ES_BROKER_TEXT];
 
-		if (!kafka->explained && rd_kafka_fatal_error(producer, text, sizeof(text)))
-			es_broker_error(broker, "%s", text);
+		if (!kafka->explained && rd_kafka_fatal_error(producer, why, sizeof(why)))
+			es_broker_error(broker, "%s", why);
 		broker->failed = true;
 		return;
 	}
@@ -397,7 +406,7 @@ take_error(rd_kafka_t *producer, int error, const char *reason, void *opaque)
  * take_log passes librdkafka's log lines on (within kafka_poll).
  */
 static void
-take_log(const rd_kafka_t *producer, int level, const char *facility, const char *text)
+take_log(const rd_kafka_t * producer, int level, const char *facility, const char *text)
 {
 	/* syslog's levels: 4 is a warning; what take_error() gets is not repeated */
 	ereport(level <= 4 && strcmp(facility, "FAIL") != 0 &&

@@ -46,12 +46,13 @@ static const Rule rules[] =
 	{"ssl.keystore.password", RULE_SECRET},
 	{"sasl.oauthbearer.client.secret", RULE_SECRET},
 	{"sasl.oauthbearer.config", RULE_SECRET},
+	{"sasl.oauthbearer.assertion.private.key.passphrase", RULE_SECRET},
+	{"sasl.oauthbearer.assertion.private.key.pem", RULE_SECRET},
 	{"sasl.oauthbearer.client.id", RULE_EITHER},
 	{"sasl.oauthbearer.scope", RULE_EITHER},
 	{"sasl.oauthbearer.extensions", RULE_EITHER},
 	{"sasl.mechanism", RULE_EITHER},
 	{"sasl.mechanisms", RULE_EITHER},
-	{"sasl.kerberos.principal", RULE_EITHER},
 	{"ssl.certificate.pem", RULE_EITHER},
 	{"client.id", RULE_EITHER},
 	{"ssl.key.location", RULE_FILE},
@@ -59,8 +60,15 @@ static const Rule rules[] =
 	{"ssl.ca.location", RULE_FILE},
 	{"ssl.crl.location", RULE_FILE},
 	{"ssl.keystore.location", RULE_FILE},
-	{"sasl.kerberos.keytab", RULE_FILE},
+	{"sasl.oauthbearer.assertion.file", RULE_FILE},
+	{"sasl.oauthbearer.assertion.jwt.template.file", RULE_FILE},
+	{"sasl.oauthbearer.assertion.private.key.file", RULE_FILE},
+	{"https.ca.location", RULE_FILE},
 	{"sasl.kerberos.kinit.cmd", RULE_PROGRAM},
+	/* librdkafka writes these into that command as they are */
+	{"sasl.kerberos.keytab", RULE_PROGRAM},
+	{"sasl.kerberos.principal", RULE_PROGRAM},
+	{"sasl.kerberos.service.name", RULE_PROGRAM},
 	{"ssl.engine.location", RULE_PROGRAM},
 	{"ssl.engine.id", RULE_PROGRAM},
 	{"ssl.providers", RULE_PROGRAM},
@@ -116,6 +124,12 @@ es_kafka_check_option(const char *name, const char *value, bool on_server)
 				 errmsg("invalid value for option \"%s\"", name),
 				 errdetail("It must begin with https:// or http://, as it must not read files.")));
 	check_value(name, value);
+	if (strcmp(name, "partitioner") == 0 && pg_strcasecmp(value, "random") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\"", name),
+				 errdetail("It would scatter a stream's events over the partitions, which have no common order."),
+				 errhint("Choose one that goes by the key, such as murmur2_random.")));
 	check_place(name, kind, on_server);
 }
 
@@ -164,7 +178,7 @@ check_place(const char *name, RuleKind kind, bool on_server)
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 				 errmsg("option \"%s\" is a credential and does not belong on a server", name),
 				 errdetail("Everybody can read the options of servers."),
-				 errhint("CREATE USER MAPPING FOR the relay's owner SERVER … OPTIONS (\"%s\" '…');", name)));
+				 errhint("CREATE USER MAPPING FOR the relay's owner SERVER ... OPTIONS (\"%s\" '...');", name)));
 	if (!on_server && kind == RULE_FREE)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
@@ -270,7 +284,7 @@ is_consumer_property(const char *name)
 /*
  * list_properties lists librdkafka's properties for the given users ("P"
  * producers, "C" consumers, "*" both), as its own documentation has them:
- * lines "name | * | …".
+ * lines "name | * | ...".
  */
 static List *
 list_properties(const char *users)

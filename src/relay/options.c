@@ -68,7 +68,7 @@ check_server(List *options)
 				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
 				 errmsg("option \"type\" is required"),
 				 errdetail("It says what kind of broker the server is: %s.", es_broker_type_names()),
-				 errhint("CREATE SERVER … FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', \"bootstrap.servers\" 'host:9092');")));
+				 errhint("CREATE SERVER ... FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', \"bootstrap.servers\" 'host:9092');")));
 
 	foreach(cell, options)
 	{

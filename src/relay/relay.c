@@ -1,6 +1,6 @@
 /*
  * relay.c
- *		The worker of a relay: from the store to the broker.
+ *		The worker of a relay: the connection to the broker, and how it goes on.
  *
  * The store is the queue.  The worker reads a page of events in a transaction
  * of its own, hands them to the broker, and has nothing open while it waits for
@@ -9,24 +9,19 @@
  * after a pause the events are read again from the position, so that the order
  * of a stream's events is kept: at least once.
  */
-#include "relay/relay.h"
+#include "relay/run.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
-#include "access/xlog_internal.h"
 #include "catalog/namespace.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
-#include "read/scan.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
-#include "store/position.h"
-#include "store/store.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -42,39 +37,17 @@
 #define BUSY_MS			1000	/* the same while confirmations are awaited */
 #define PROBE_MS		3000	/* how often a broker in trouble is asked */
 #define SAVE_MS			200		/* how often a busy relay stores its position */
-#define STALL_MS		10000	/* without any confirmation, something is wrong */
-#define LEAVE_MS		1000	/* how long confirmations are awaited at the end */
-
-typedef struct EsRun
-{
-	int64		id;
-	EsRelay    *relay;			/* in context */
-	const EsBrokerType *type;
-	List	   *options;		/* of the server and user mapping, in context */
-	MemoryContext context;		/* one attempt */
-	MemoryContext event;		/* one event */
-	EsBroker   *broker;			/* NULL: not connected */
-	EsWindow   *window;
-	EsDatabase *database;		/* its positions */
-	uint64		moves;			/* of the safe position, before it was read */
-	int64		scanned;		/* everything up to here is handed over */
-	bool		complete;		/* nothing more is known to be there */
-	int64		saved;			/* the position in eventsrc.relays */
-	TimestampTz saved_at;
-	uint64		errors;			/* of the broker, that were reported */
-	bool		retrying;		/* so it was reported */
-	TimestampTz probed_at;
-	int64		failed_total;	/* events confirmed by then */
-	TimestampTz moved_at;		/* when something was confirmed or nothing awaited */
-	int64		moved_total;	/* events confirmed by then */
-	int64		refused;		/* events up to here are sent one by one */
-	int64		first_total;	/* events confirmed when the broker was opened */
-	int			pause_ms;		/* after the next failure */
-	bool		leave;			/* the relay is gone or not to run */
-} EsRun;
+#define STALL_MS		10000	/* without any confirmation, something is
+								 * wrong */
+#define LEAVE_MS		1000	/* how long confirmations are awaited at the
+								 * end */
 
 static EsRun run;
-static volatile bool catalog_changed = false;
+
+/* what the worker waits for, as pg_stat_activity shows it */
+static uint32 wait_idle;
+static uint32 wait_broker;
+static uint32 wait_retry;
 
 PGDLLEXPORT void es_relay_main(Datum main_arg);
 
@@ -82,18 +55,13 @@ static void work(void);
 static bool connect_broker(void);
 static bool load_relay(void);
 static void reload_relay(void);
-static void read_events(void);
-static void send_page(int64 safe);
-static void flush_commits(void);
 static void report_broker(void);
 static bool is_stalled(void);
 static void save_position(bool now);
 static void wait_for_work(void);
-static bool has_room(void);
-static bool is_careful(void);
 static void give_up(void);
 static void pause_after_failure(void);
-static void wait_on_latch(pgsocket wake, long timeout_ms);
+static void wait_on_latch(pgsocket wake, long timeout_ms, uint32 wait_event);
 static bool is_leaving(void);
 static void leave_orderly(void);
 static void close_broker(void);
@@ -115,11 +83,16 @@ es_relay_main(Datum main_arg)
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, note_catalog_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(USERMAPPINGOID, note_catalog_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, note_catalog_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, note_catalog_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, note_catalog_change, (Datum) 0);
 
 	run.window = es_window_create();
 	run.context = AllocSetContextCreate(TopMemoryContext, "eventsrc relay", ALLOCSET_SMALL_SIZES);
 	run.event = AllocSetContextCreate(TopMemoryContext, "eventsrc relayed event", ALLOCSET_DEFAULT_SIZES);
 	run.pause_ms = PAUSE_FIRST_MS;
+	wait_idle = es_wait_event_new("EventsrcRelayIdle");
+	wait_broker = es_wait_event_new("EventsrcRelayBroker");
+	wait_retry = es_wait_event_new("EventsrcRelayRetry");
 
 	if (!es_relay_status_attach(run.id, 0))
 		ereport(ERROR,
@@ -162,7 +135,7 @@ work(void)
 			continue;
 		}
 
-		read_events();
+		es_run_read(&run);
 		run.broker->type->poll(run.broker);
 		report_broker();
 		if (run.broker->failed)
@@ -172,10 +145,10 @@ work(void)
 			continue;
 		}
 		save_position(false);
-		wait_for_work();
-
-		if (catalog_changed)
+		if (run.catalog_changed)
 			reload_relay();
+		else
+			wait_for_work();
 	}
 	leave_orderly();
 }
@@ -228,7 +201,7 @@ load_relay(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextReset(run.context);
 	run.options = NIL;
-	catalog_changed = false;
+	run.catalog_changed = false;
 
 	run.relay = es_relay_load(run.id, run.context);
 	if (run.relay == NULL || !es_relay_runnable(run.relay))
@@ -278,107 +251,6 @@ reload_relay(void)
 }
 
 /*
- * read_events hands the events that follow to the broker, as far as the window
- * has room.
- */
-static void
-read_events(void)
-{
-	int64		safe;
-
-	if (!has_room())
-		return;
-
-	StartTransactionCommand();
-	run.database = es_database();
-	run.moves = pg_atomic_read_u64(&run.database->moves);
-	safe = es_position_safe();
-	if (safe > run.scanned)
-		send_page(safe);
-	else
-		run.complete = true;
-	CommitTransactionCommand();
-}
-
-/*
- * send_page reads events up to the safe position, as the relay's owner, and
- * hands them to the broker.
- */
-static void
-send_page(int64 safe)
-{
-	Oid			user;
-	int			security;
-	EsStore    *store;
-	EsScan	   *scan;
-	TupleTableSlot *slot;
-	bool		flushed = false;
-
-	/* the snapshot must be younger than the safe position */
-	PushActiveSnapshot(GetLatestSnapshot());
-	GetUserIdAndSecContext(&user, &security);
-	SetUserIdAndSecContext(run.relay->owner, security | SECURITY_RESTRICTED_OPERATION);
-
-	store = es_store_open(NameStr(run.relay->store), AccessShareLock);
-	es_store_check_acl(store, ACL_SELECT);
-	scan = es_scan_all(store, run.scanned, safe, GetActiveSnapshot(), NULL);
-	while ((slot = es_scan_next(scan)) != NULL)
-	{
-		EsMessage	message;
-		MemoryContext before;
-
-		CHECK_FOR_INTERRUPTS();
-		MemoryContextReset(run.event);
-		before = MemoryContextSwitchTo(run.event);
-		es_envelope(slot, run.relay, run.broker->type, &message);
-		MemoryContextSwitchTo(before);
-
-		if (!flushed)
-		{
-			flush_commits();
-			flushed = true;
-		}
-		if (!es_window_has_room(run.window, message.key_length + message.value_length) ||
-			run.broker->type->send(run.broker, &message) != ES_SEND_OK)
-			break;
-		run.scanned = message.position;
-		if (is_careful())
-		{
-			slot = es_scan_next(scan);
-			break;
-		}
-	}
-	es_scan_end(scan);
-
-	run.complete = slot == NULL;
-	if (run.complete)
-		run.scanned = safe;
-
-	SetUserIdAndSecContext(user, security);
-	PopActiveSnapshot();
-}
-
-/*
- * flush_commits makes sure that a crash cannot undo what is about to be sent:
- * with synchronous_commit off a commit is visible before it is durable.
- */
-static void
-flush_commits(void)
-{
-	XLogRecPtr	end = GetXLogInsertRecPtr();
-
-	/*
-	 * That is where the next record begins.  At the start of a page it lies
-	 * behind the page's header, which is not written yet.
-	 */
-	if (XLogSegmentOffset(end, wal_segment_size) == SizeOfXLogLongPHD)
-		end -= SizeOfXLogLongPHD;
-	else if (end % XLOG_BLCKSZ == SizeOfXLogShortPHD)
-		end -= SizeOfXLogShortPHD;
-	XLogFlush(end);
-}
-
-/*
  * report_broker shows progress and errors in es_relays.
  */
 static void
@@ -387,7 +259,10 @@ report_broker(void)
 	EsBroker   *broker = run.broker;
 	int64		position = run.window->confirmed;
 
-	/* shown, but not stored: a copy of the database may use it for other events */
+	/*
+	 * shown, but not stored: a copy of the database may use it for other
+	 * events
+	 */
 	if (es_window_pending(run.window) == 0 && run.complete && !broker->failed)
 		position = run.scanned;
 
@@ -466,15 +341,19 @@ wait_for_work(void)
 {
 	bool		idle = es_window_pending(run.window) == 0;
 
-	if (!run.complete && has_room())
+	if (!run.complete && es_run_has_room(&run))
 		return;
 	if (idle)
 		save_position(true);
 
-	/* who moves the safe position sets our latch, as the broker's pipe wakes us */
+	/*
+	 * who moves the safe position sets our latch, as the broker's pipe wakes
+	 * us
+	 */
 	ConditionVariablePrepareToSleep(&run.database->moved);
-	if (!has_room() || pg_atomic_read_u64(&run.database->moves) == run.moves)
-		wait_on_latch(run.broker->wake, idle ? IDLE_MS : BUSY_MS);
+	if (!es_run_has_room(&run) || pg_atomic_read_u64(&run.database->moves) == run.moves)
+		wait_on_latch(run.broker->wake, idle ? IDLE_MS : BUSY_MS,
+					  idle ? wait_idle : wait_broker);
 	ConditionVariableCancelSleep();
 
 	if (idle && run.broker->troubled &&
@@ -483,31 +362,6 @@ wait_for_work(void)
 		run.broker->type->probe(run.broker, 500);
 		run.probed_at = GetCurrentTimestamp();
 	}
-}
-
-/*
- * has_room tells whether a page is worth reading: half of the window is free,
- * as pages should be large when there is much to do.
- */
-static bool
-has_room(void)
-{
-	if (is_careful())
-		return es_window_pending(run.window) == 0;
-	return es_window_pending(run.window) <= ES_WINDOW_EVENTS / 2 &&
-		run.window->bytes <= ES_WINDOW_BYTES / 2;
-}
-
-/*
- * is_careful tells whether events go one by one, so that none can overtake one
- * that is refused: while the broker is known to have refused some, and for the
- * first after connecting, which may have been refused to an earlier worker.
- */
-static bool
-is_careful(void)
-{
-	return run.window->confirmed < run.refused ||
-		run.window->total == run.first_total;
 }
 
 /*
@@ -537,7 +391,7 @@ pause_after_failure(void)
 
 		if (left <= 0)
 			break;
-		wait_on_latch(PGINVALID_SOCKET, left);
+		wait_on_latch(PGINVALID_SOCKET, left, wait_retry);
 	}
 }
 
@@ -546,13 +400,13 @@ pause_after_failure(void)
  * or the time is over.
  */
 static void
-wait_on_latch(pgsocket wake, long timeout_ms)
+wait_on_latch(pgsocket wake, long timeout_ms, uint32 wait_event)
 {
 	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
 
 	if (wake != PGINVALID_SOCKET)
 		events |= WL_SOCKET_READABLE;
-	(void) WaitLatchOrSocket(MyLatch, events, wake, timeout_ms, PG_WAIT_EXTENSION);
+	(void) WaitLatchOrSocket(MyLatch, events, wake, timeout_ms, wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -633,11 +487,11 @@ leave_at_exit(int code, Datum arg)
 }
 
 /*
- * note_catalog_change remembers that a server, a user mapping or a schema
- * changed.
+ * note_catalog_change remembers that a server, a user mapping, a schema or a
+ * role changed.
  */
 static void
 note_catalog_change(Datum arg, int cacheid, uint32 hash)
 {
-	catalog_changed = true;
+	run.catalog_changed = true;
 }

@@ -47,7 +47,8 @@ typedef struct EsRelayStatus
 	bool		nudged;			/* somebody wants a new attempt now */
 	int64		position;
 	int64		sent;			/* since the worker started */
-	int64		retries;		/* how often something failed and was tried again */
+	int64		retries;		/* how often something failed and was tried
+								 * again */
 	TimestampTz last_error_at;
 	char		last_error[ES_RELAY_ERROR];
 	char		address[ES_BROKER_TEXT];

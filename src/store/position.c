@@ -26,27 +26,17 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "executor/tuptable.h"
-#include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
-#include "utils/acl.h"
-#include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "store/news.h"
 #include "store/position.h"
-
-/* positions reserved at a time by one WAL record of the sequence */
-#define POSITIONS_RESERVED		4096
 
 #define SLOT_EMPTY				PG_UINT64_MAX
 
@@ -156,61 +146,6 @@ es_position_init_backend(void)
 }
 
 /*
- * call_as_owner calls a sequence function of PostgreSQL with the rights of the
- * sequence's owner; the roles that append have none on it.
- */
-static Datum
-call_as_owner(PGFunction function, Oid sequence, Datum arg, int nargs, bool *isnull)
-{
-	LOCAL_FCINFO(fcinfo, 2);
-	Datum		result;
-	Oid			user;
-	int			context;
-	HeapTuple	tuple;
-	Oid			owner;
-
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(sequence));
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_ES_NOT_RUNNING),
-				 errmsg("sequence eventsrc.position is missing"),
-				 errhint("Run CREATE EXTENSION eventsrc.")));
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-
-	InitFunctionCallInfoData(*fcinfo, NULL, nargs, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = ObjectIdGetDatum(sequence);
-	fcinfo->args[0].isnull = false;
-	if (nargs > 1)
-	{
-		fcinfo->args[1].value = arg;
-		fcinfo->args[1].isnull = false;
-	}
-
-	/* an error restores the user at the abort of the (sub)transaction */
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE);
-	result = function(fcinfo);
-	SetUserIdAndSecContext(user, context);
-	*isnull = fcinfo->isnull;
-	return result;
-}
-
-/*
- * sequence_position reads where the sequence stands: every position ever given
- * out is at or below it.
- */
-static uint64
-sequence_position(Oid sequence)
-{
-	bool		isnull;
-	Datum		last;
-
-	last = call_as_owner(pg_sequence_last_value, sequence, (Datum) 0, 1, &isnull);
-	return isnull ? 0 : (uint64) DatumGetInt64(last);
-}
-
-/*
  * entry_in_use tells whether a backend has undecided positions of an entry.
  */
 static bool
@@ -239,13 +174,17 @@ es_database(void)
 	uint64		start;
 
 	if (my_database && my_database->dboid == MyDatabaseId &&
-		my_database->sequence == sequence)
+		my_database->sequence == sequence &&
+		pg_atomic_read_u64(&my_database->reserved) > 0)
 		return my_database;
 
 	Assert(!appending || my_database);
 
-	/* catalogs are read before the lock is taken; a second maker finds the first's */
-	start = RecoveryInProgress() ? 0 : sequence_position(sequence);
+	/*
+	 * catalogs are read before the lock is taken; a second maker finds the
+	 * first's
+	 */
+	start = RecoveryInProgress() ? 0 : es_sequence_position(sequence);
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < es_setting_max_databases; i++)
@@ -275,6 +214,14 @@ es_database(void)
 		pg_atomic_write_u64(&entry->settled, 0);
 		entry->sequence = sequence;
 		entry->dboid = MyDatabaseId;
+	}
+	else if (entry && start > 0)
+	{
+		/* made while this server was a standby, which reads no sequence */
+		uint64		none = 0;
+
+		if (pg_atomic_compare_exchange_u64(&entry->reserved, &none, start))
+			es_raise_head(entry, start);
 	}
 	LWLockRelease(shared->lock);
 
@@ -338,50 +285,6 @@ es_position_forget_database(Oid dboid)
 }
 
 /*
- * raise_head moves the head to at least the given position.
- */
-static void
-raise_head(EsDatabase *db, uint64 position)
-{
-	uint64		head = pg_atomic_read_u64(&db->head);
-
-	while (head < position &&
-		   !pg_atomic_compare_exchange_u64(&db->head, &head, position))
-		;
-}
-
-/*
- * reserve moves the sequence, and so what a crash cannot take back, to at
- * least the given position.  Other backends may use what one has reserved:
- * their commits flush the WAL up to and beyond the sequence's record.
- */
-static void
-reserve(EsDatabase *db, uint64 position)
-{
-	LOCKTAG		tag;
-	bool		isnull;
-
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, ES_LOCK_RESERVE);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	if (pg_atomic_read_u64(&db->reserved) < position)
-	{
-		uint64		standing = sequence_position(db->sequence);
-		uint64		upto;
-
-		/* somebody else moved it, such as a restore: up to there all were given out */
-		if (standing > pg_atomic_read_u64(&db->reserved))
-		{
-			raise_head(db, standing);
-			position = Max(position, standing);
-		}
-		upto = position + POSITIONS_RESERVED;
-		(void) call_as_owner(setval_oid, db->sequence, Int64GetDatum((int64) upto), 2, &isnull);
-		pg_atomic_write_u64(&db->reserved, upto);
-	}
-	LockRelease(&tag, ExclusiveLock, false);
-}
-
-/*
  * publish_slot declares, before the transaction takes its first position, that
  * positions above the present head may be undecided.
  */
@@ -425,7 +328,7 @@ es_position_allocate(int count)
 
 		if (wanted > pg_atomic_read_u64(&db->reserved))
 		{
-			reserve(db, wanted);
+			es_sequence_reserve(db, wanted);
 			head = pg_atomic_read_u64(&db->head);
 			continue;
 		}
@@ -469,10 +372,10 @@ es_position_at_least(int64 position)
 
 	if (pg_atomic_read_u64(&db->reserved) < (uint64) position &&
 		!XactReadOnly && !IsInParallelMode())
-		reserve(db, (uint64) position);
+		es_sequence_reserve(db, (uint64) position);
 	if (pg_atomic_read_u64(&db->head) >= (uint64) position)
 		return;
-	raise_head(db, (uint64) position);
+	es_raise_head(db, (uint64) position);
 	announce_move(db);
 }
 

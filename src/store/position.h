@@ -51,8 +51,15 @@ typedef struct EsDatabase
 
 extern void es_position_request_shmem(void);	/* shmem_request_hook */
 extern void es_position_init_shmem(void);	/* shmem_startup_hook */
-extern void es_position_init_backend(void); /* registers the transaction callbacks */
+extern void es_position_init_backend(void); /* registers the transaction
+											 * callbacks */
 
+/* sequence.c */
+extern uint64 es_sequence_position(Oid sequence);
+extern void es_raise_head(EsDatabase *db, uint64 position);
+extern void es_sequence_reserve(EsDatabase *db, uint64 position);
+
+/* position.c */
 extern EsDatabase *es_database(void);
 extern void es_position_attach_worker(void);
 extern void es_position_forget_database(Oid dboid);

@@ -20,6 +20,7 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -151,7 +152,11 @@ es_event_tupdesc(void)
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
 		type = es_event_type();
-		/* an older copy may still be referred to; types change at upgrades only */
+
+		/*
+		 * an older copy may still be referred to; types change at upgrades
+		 * only
+		 */
 		desc = lookup_rowtype_tupdesc_copy(type, -1);
 		MemoryContextSwitchTo(old);
 	}
@@ -303,6 +308,67 @@ load_partitions(StoreEntry *entry, Relation events)
 }
 
 /*
+ * check_side_table makes sure that a table of the store has the columns that
+ * are read and written without asking, and returns its primary key, on the
+ * first nkeys of them.
+ */
+static Oid
+check_side_table(const char *store, const char *name, Oid relid,
+				 const Oid *types, int ncolumns, int nkeys)
+{
+	Relation	rel;
+	TupleDesc	desc;
+	Oid			primary_key;
+	bool		good;
+
+	if (!OidIsValid(relid))
+		damaged(store, psprintf("Table \"%s\" is missing.", name));
+	rel = table_open(relid, AccessShareLock);
+	desc = RelationGetDescr(rel);
+	good = rel->rd_rel->relkind == RELKIND_RELATION && desc->natts >= ncolumns;
+	for (int i = 0; good && i < ncolumns; i++)
+		good = !TupleDescAttr(desc, i)->attisdropped &&
+			TupleDescAttr(desc, i)->atttypid == types[i];
+
+	primary_key = good ? es_primary_key_index(rel) : InvalidOid;
+	if (OidIsValid(primary_key))
+	{
+		Relation	index = index_open(primary_key, AccessShareLock);
+
+		good = index->rd_index->indnkeyatts == nkeys;
+		for (int i = 0; good && i < nkeys; i++)
+			good = index->rd_index->indkey.values[i] == i + 1;
+		index_close(index, AccessShareLock);
+	}
+	table_close(rel, AccessShareLock);
+	if (!good || !OidIsValid(primary_key))
+		damaged(store, psprintf("Table \"%s\" has other columns or another primary key.", name));
+	return primary_key;
+}
+
+/*
+ * find_side_tables finds and checks the store's tables other than events.
+ */
+static void
+find_side_tables(EsStore *store)
+{
+	static const Oid streams[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+	static const Oid snapshots[] = {TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, JSONBOID, TEXTOID};
+	static const Oid aggregates[] = {TEXTOID, TEXTOID, JSONBOID, INT4OID};
+	const char *name = NameStr(store->name);
+
+	store->streams = get_relname_relid("streams", store->schema);
+	store->snapshots = get_relname_relid("snapshots", store->schema);
+	store->aggregates = get_relname_relid("aggregates", store->schema);
+	store->streams_index = check_side_table(name, "streams", store->streams,
+											streams, lengthof(streams), 2);
+	(void) check_side_table(name, "snapshots", store->snapshots,
+							snapshots, lengthof(snapshots), 3);
+	(void) check_side_table(name, "aggregates", store->aggregates,
+							aggregates, lengthof(aggregates), 1);
+}
+
+/*
  * load reads a store's tables into its entry; false if the name is no store's.
  * Takes the lock on events, which it leaves.
  */
@@ -313,7 +379,6 @@ load(StoreEntry *entry, LOCKMODE lockmode)
 	uint64		invalidations_before;
 	EsStore    *store = &entry->store;
 	Relation	events;
-	Oid			primary_key;
 	bool		others;
 	Oid			schema;
 	Oid			relid;
@@ -337,7 +402,10 @@ load(StoreEntry *entry, LOCKMODE lockmode)
 		return false;
 	}
 
-	/* whoever still looks at the old partitions may, until the transaction ends */
+	/*
+	 * whoever still looks at the old partitions may, until the transaction
+	 * ends
+	 */
 	if (entry->context)
 		MemoryContextSetParent(entry->context, TopTransactionContext);
 	entry->context = AllocSetContextCreate(CacheMemoryContext, "eventsrc store",
@@ -346,22 +414,7 @@ load(StoreEntry *entry, LOCKMODE lockmode)
 	store->schema = schema;
 	store->events = relid;
 	store->owner = events->rd_rel->relowner;
-	store->streams = get_relname_relid("streams", schema);
-	store->snapshots = get_relname_relid("snapshots", schema);
-	store->aggregates = get_relname_relid("aggregates", schema);
-	if (!OidIsValid(store->streams) || !OidIsValid(store->snapshots) ||
-		!OidIsValid(store->aggregates))
-		damaged(NameStr(store->name), "Table \"streams\", \"snapshots\" or \"aggregates\" is missing.");
-	{
-		Relation	streams = table_open(store->streams, AccessShareLock);
-
-		(void) RelationGetIndexList(streams);	/* sets rd_pkindex */
-		primary_key = streams->rd_pkindex;
-		table_close(streams, AccessShareLock);
-	}
-	if (!OidIsValid(primary_key))
-		damaged(NameStr(store->name), "Table \"streams\" has no primary key.");
-	store->streams_index = primary_key;
+	find_side_tables(store);
 
 	store->plain_read = true;
 	store->plain_append = check_columns(NameStr(store->name), events) && !others &&
@@ -431,7 +484,8 @@ lookup(const char *name, LOCKMODE lockmode)
 		if (!load(entry, lockmode))
 			return NULL;
 		if (tries > 100)
-			break;				/* invalidated again and again: what we read will do */
+			break;				/* invalidated again and again: what we read
+								 * will do */
 	}
 	check_positions(entry);
 	return &entry->store;
@@ -521,7 +575,8 @@ es_store_of_relation(Oid relid)
 	if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
 		return NULL;
 	schema = get_namespace_name(get_rel_namespace(relid));
-	if (schema == NULL || get_relname_relid("events", get_rel_namespace(relid)) != relid)
+	if (schema == NULL || get_relname_relid("events", get_rel_namespace(relid)) != relid ||
+		!es_extension_present())
 		return NULL;
 	return lookup(schema, AccessShareLock);
 }

@@ -54,8 +54,10 @@ typedef struct EsStore
 	Oid			snapshots;
 	Oid			aggregates;
 	Oid			owner;			/* owner of events */
-	bool		plain_read;		/* direct scans may be used (row security apart) */
-	bool		plain_append;	/* direct inserts may be used (row security apart) */
+	bool		plain_read;		/* direct scans may be used (row security
+								 * apart) */
+	bool		plain_append;	/* direct inserts may be used (row security
+								 * apart) */
 	int			npartitions;
 	EsPartition *partitions;	/* by time */
 	uint64		generation;		/* changes whenever the entry is rebuilt */
@@ -74,6 +76,7 @@ extern void es_store_check_acl(EsStore *store, AclMode mode);
 
 /* the store's partition for a moment, made now if it is missing */
 extern EsPartition *es_store_partition(EsStore *store, TimestampTz at);
+
 /* index into partitions, or -1 */
 extern int	es_store_find_partition(EsStore *store, TimestampTz at);
 
@@ -85,6 +88,7 @@ extern TupleDesc es_event_tupdesc(void);
 
 /* bound i of a range-partitioned table, or what stands for a missing one */
 extern TimestampTz es_partition_bound(PartitionBoundInfo bounds, int i, TimestampTz without);
+
 /* the highest position in a partition, 0 if it is empty */
 extern int64 es_partition_last_position(EsPartition *partition);
 

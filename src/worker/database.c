@@ -175,4 +175,3 @@ run_tasks(bool all)
 	/* rounded up, not to wake too early and again */
 	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next) + 1;
 }
-

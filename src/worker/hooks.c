@@ -2,7 +2,7 @@
  * hooks.c
  *		Commands that the workers must know of.
  *
- * DROP DATABASE, ALTER DATABASE … RENAME or SET TABLESPACE and CREATE DATABASE
+ * DROP DATABASE, ALTER DATABASE ... RENAME or SET TABLESPACE and CREATE DATABASE
  * with the database as template need it without connections: our workers leave
  * first and come back if it is still there afterwards.  CREATE and DROP
  * EXTENSION eventsrc, by whatever way, are told to the workers at commit.

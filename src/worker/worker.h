@@ -18,7 +18,8 @@
 extern void es_worker_request_shmem(void);
 extern void es_worker_init_shmem(void);
 extern void es_worker_register_launcher(void);
-extern void es_worker_install_hooks(void);	/* ProcessUtility: DROP DATABASE, … */
+extern void es_worker_install_hooks(void);	/* ProcessUtility: DROP DATABASE,
+											 * ... */
 
 /* setting eventsrc.launcher_naptime, in seconds */
 extern int	es_setting_launcher_naptime;
@@ -54,6 +55,7 @@ extern void es_worker_register_task(EsWorkerTask task);
  */
 extern long es_worker_ensure(const char *kind, int64 id, const char *main_function,
 							 const char **problem);
+
 /*
  * es_worker_stop tells the worker to leave and does not wait, and forgets its
  * back-off.  Called again 5 s later or more it terminates a deaf worker.

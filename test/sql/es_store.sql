@@ -71,6 +71,14 @@ SELECT version FROM es_append('T', '9', 'E', store => 'regress_store');
 ALTER TABLE regress_store.brooks RENAME TO streams;
 SELECT version FROM es_append('T', '9', 'E', store => 'regress_store');
 
+ALTER TABLE regress_store.streams ALTER first_partition TYPE text;
+SELECT version FROM es_append('T', '9', 'E', store => 'regress_store');
+ALTER TABLE regress_store.streams ALTER first_partition TYPE timestamptz USING first_partition::timestamptz;
+ALTER TABLE regress_store.snapshots DROP CONSTRAINT snapshots_pkey;
+SELECT count(*) > 0 AS read FROM es_read_all(store => 'regress_store');
+ALTER TABLE regress_store.snapshots ADD PRIMARY KEY (aggregate_type, aggregate_id, version);
+SELECT version FROM es_append('T', '9', 'E', store => 'regress_store');
+
 -- renamed
 ALTER SCHEMA regress_store RENAME TO regress_renamed;
 SELECT version FROM es_append('T', '9', 'E', store => 'regress_store');

@@ -21,6 +21,8 @@ CREATE SERVER relay_kafka FOREIGN DATA WRAPPER eventsrc
     OPTIONS (type 'kafka', "bootstrap.servers" 'localhost:1', "socket.timeout.ms" '1');
 CREATE SERVER relay_kafka FOREIGN DATA WRAPPER eventsrc
     OPTIONS (type 'kafka', "bootstrap.servers" 'localhost:1', "max.in.flight" '6');
+CREATE SERVER relay_kafka FOREIGN DATA WRAPPER eventsrc
+    OPTIONS (type 'kafka', "bootstrap.servers" 'localhost:1', partitioner 'random');
 -- what the relay sets, what is of no use to it
 CREATE SERVER relay_kafka FOREIGN DATA WRAPPER eventsrc
     OPTIONS (type 'kafka', "bootstrap.servers" 'localhost:1', acks '1');
@@ -69,6 +71,11 @@ GRANT pg_read_server_files TO relay_admin;
 SET ROLE relay_admin;
 ALTER SERVER relay_mine OPTIONS (ADD "ssl.ca.location" '/etc/passwd');
 ALTER SERVER relay_mine OPTIONS (DROP "ssl.ca.location");
+-- what stands in the command that librdkafka has a shell run
+ALTER SERVER relay_mine OPTIONS (ADD "sasl.kerberos.keytab" '$(id)');
+ALTER SERVER relay_mine OPTIONS (ADD "sasl.kerberos.principal" 'x; id');
+ALTER SERVER relay_mine OPTIONS (ADD "sasl.kerberos.service.name" 'x; id');
+CREATE USER MAPPING FOR relay_admin SERVER relay_mine OPTIONS ("sasl.kerberos.principal" 'x; id');
 RESET ROLE;
 
 -- es_create_relay: bad input leaves nothing behind
@@ -133,6 +140,18 @@ FROM es_relays ORDER BY relay;
 SAVEPOINT s;
 SELECT es_create_relay('r', 'relay_kafka', store => 'relay_store');
 ROLLBACK TO s;
+-- a store from which relays send is not dropped
+RESET ROLE;
+\set SHOW_CONTEXT never
+SELECT es_drop_store('relay_store', confirm => 'relay_store');
+ROLLBACK TO s;
+SELECT es_drop_relay(relay) FROM es_relays WHERE relay = 'from now';
+SELECT es_drop_store('relay_store', confirm => 'relay_store');
+\set SHOW_CONTEXT errors
+ROLLBACK TO s;
+SET LOCAL ROLE relay_other;
+SELECT eventsrc.relays_of('relay_store'), eventsrc.relays_of('other') IS NULL AS none;
+ROLLBACK TO s;
 -- pausing and resuming, any number of times
 SELECT es_pause_relay('r');
 SELECT es_pause_relay('r');
@@ -157,6 +176,15 @@ GRANT pg_read_all_stats TO relay_other;
 SET LOCAL ROLE relay_other;
 SELECT count(*) AS seen FROM es_relays;
 RESET ROLE;
+-- what row security runs for the relay's owner leaves nothing in the session of who looks
+CREATE FUNCTION relay_tamper() RETURNS boolean LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM set_config('application_name', 'tampered', false); RETURN true; END $$;
+ALTER TABLE relay_store.events ENABLE ROW LEVEL SECURITY;
+CREATE POLICY relay_tamper ON relay_store.events TO relay_user USING (relay_tamper());
+SELECT lag_events, lag_seconds > 0 AS behind FROM es_relays WHERE relay = 'r';
+SELECT current_setting('application_name') = 'tampered' AS tampered;
+DROP POLICY relay_tamper ON relay_store.events;
+ALTER TABLE relay_store.events DISABLE ROW LEVEL SECURITY;
 -- what it needs goes away
 REVOKE SELECT ON relay_store.events FROM relay_user;
 SELECT state, last_error FROM es_relays WHERE relay = 'r';

@@ -162,6 +162,11 @@ is(scalar $kafka->messages('types.Uploaded'), 0, 'and nothing that was there bef
 $node->safe_psql('postgres', q{SELECT es_drop_relay('by type')});
 wait_for_relay('documents', q{state = 'running' AND lag_events = 0 AND lag_seconds = 0 AND position = safe_position AND sent = 3});
 is(relay('documents', 'broker'), $address, 'es_relays names the broker');
+wait_until($node, <<'END', 'its worker waits under a name of its own');
+SELECT count(*) = 1 FROM pg_stat_activity a JOIN es_relays r USING (pid)
+WHERE relay = 'documents'
+  AND wait_event = CASE WHEN current_setting('server_version_num')::int >= 170000 THEN 'EventsrcRelayIdle' ELSE 'Extension' END
+END
 
 # --- many events of several streams and stores ---
 
@@ -264,6 +269,14 @@ wait_for_relay('clerk', q{lag_events = 0 AND state = 'running' AND position = sa
 my %keys = map { $_->{key} => 1 } $kafka->messages('clerk.Order');
 is_deeply([ sort keys %keys ], [ '1', '2' ], 'row security holds for a relay');
 is(scalar $kafka->messages('clerk.Gr__e_1'), 0, 'for every event');
+my $seen = $kafka->messages('clerk.Order');
+$node->safe_psql('postgres', 'REVOKE USAGE ON FOREIGN SERVER kafka FROM clerk');
+append(2, store => 'Trans lation', aggregates => 3);
+wait_for_relay('clerk', q{state = 'stopped' AND last_error LIKE '%lacks USAGE%' AND lag_events = 2 AND retries > 0});
+is(scalar $kafka->messages('clerk.Order'), $seen, 'what is appended after a privilege is revoked is not sent');
+$node->safe_psql('postgres', q{GRANT USAGE ON FOREIGN SERVER kafka TO clerk; SELECT es_resume_relay('clerk')});
+wait_for_relay('clerk', q{state = 'running' AND lag_events = 0});
+is(scalar $kafka->messages('clerk.Order'), $seen + 2, 'until it is granted again');
 $node->safe_psql('postgres', q{REVOKE SELECT ON "Trans lation".events FROM clerk; SELECT es_resume_relay('clerk')});
 append(2, store => 'Trans lation');
 wait_for_relay('clerk', q{state = 'stopped' AND last_error LIKE '%may not read%'});

@@ -1,0 +1,45 @@
+/*
+ * run.h
+ *		What the worker of a relay knows, and the part of it that sends.
+ */
+#ifndef EVENTSRC_RUN_H
+#define EVENTSRC_RUN_H
+
+#include "relay/relay.h"
+#include "store/position.h"
+
+typedef struct EsRun
+{
+	int64		id;
+	EsRelay    *relay;			/* in context */
+	const EsBrokerType *type;
+	List	   *options;		/* of the server and user mapping, in context */
+	MemoryContext context;		/* one attempt */
+	MemoryContext event;		/* one event */
+	EsBroker   *broker;			/* NULL: not connected */
+	EsWindow   *window;
+	EsDatabase *database;		/* its positions */
+	uint64		moves;			/* of the safe position, before it was read */
+	int64		scanned;		/* everything up to here is handed over */
+	bool		complete;		/* nothing more is known to be there */
+	int64		saved;			/* the position in eventsrc.relays */
+	TimestampTz saved_at;
+	uint64		errors;			/* of the broker, that were reported */
+	bool		retrying;		/* so it was reported */
+	TimestampTz probed_at;
+	int64		failed_total;	/* events confirmed by then */
+	TimestampTz moved_at;		/* when something was confirmed or nothing
+								 * awaited */
+	int64		moved_total;	/* events confirmed by then */
+	int64		refused;		/* events up to here are sent one by one */
+	int64		first_total;	/* events confirmed when the broker was opened */
+	int			pause_ms;		/* after the next failure */
+	volatile bool catalog_changed;	/* so the relay is to be loaded again */
+	bool		leave;			/* the relay is gone or not to run */
+} EsRun;
+
+/* send.c */
+extern void es_run_read(EsRun *run);
+extern bool es_run_has_room(EsRun *run);
+
+#endif							/* EVENTSRC_RUN_H */
