@@ -22,6 +22,13 @@ CREATE FUNCTION es_safe_position() RETURNS bigint
 COMMENT ON FUNCTION es_safe_position() IS
     'the global position up to which every event is committed and visible, or will never exist';
 
+-- VOLATILE: what it returns moves while it runs.
+CREATE FUNCTION es_wait(after_position bigint, timeout interval DEFAULT '30s', store name DEFAULT NULL)
+    RETURNS bigint
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'es_wait';
+COMMENT ON FUNCTION es_wait(bigint, interval, name) IS
+    'sleeps until the safe position exceeds after_position or the timeout is over, and returns the safe position; more than after_position means that there may be more to read';
+
 CREATE FUNCTION es_stream_version(aggregate_type text, aggregate_id text, store name DEFAULT NULL)
     RETURNS bigint
     LANGUAGE C STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'es_stream_version';

@@ -216,3 +216,75 @@ END
 $$;
 COMMENT ON FUNCTION es_drop_store(name, name) IS
     'drops a store and all its events; the name must be repeated as confirmation';
+
+-- store_privileges checks the arguments of es_grant() and es_revoke(), and that the
+-- caller owns the store; returns the table privileges that a name stands for.
+CREATE FUNCTION eventsrc.store_privileges(role regrole, privilege text, INOUT store name, OUT privileges text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    owner oid;
+BEGIN
+    privileges := CASE privilege WHEN 'reader' THEN 'SELECT' WHEN 'writer' THEN 'INSERT, SELECT' END;
+    IF privileges IS NULL THEN
+        RAISE EXCEPTION 'unknown privilege %', coalesce('"' || privilege || '"', 'NULL')
+            USING ERRCODE = 'VE004', HINT = 'There are "reader" (SELECT on events) and "writer" (INSERT and SELECT).';
+    END IF;
+    IF role IS NULL OR role = 0::oid THEN
+        RAISE EXCEPTION 'role must not be NULL'
+            USING ERRCODE = 'VE004', HINT = 'Pass the name of a role; for PUBLIC use GRANT and REVOKE.';
+    END IF;
+    IF role::text = role::oid::text THEN
+        RAISE EXCEPTION 'role with OID % does not exist', role USING ERRCODE = '42704';
+    END IF;
+    store := coalesce(store, current_setting('eventsrc.store'));
+    SELECT s.owner INTO owner FROM eventsrc.stores s WHERE s.store = store_privileges.store;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'store "%" does not exist', store
+            USING ERRCODE = 'VE002', HINT = 'SELECT store FROM eventsrc.stores lists the stores of this database.';
+    END IF;
+    IF NOT pg_has_role(owner, 'USAGE') THEN
+        RAISE EXCEPTION 'must be owner of store "%"', store
+            USING ERRCODE = '42501', HINT = format('Its owner is %s.', owner::regrole);
+    END IF;
+    IF role = owner THEN
+        RAISE EXCEPTION 'role % owns the store "%"', role, store
+            USING ERRCODE = 'VE004', HINT = 'An owner''s privileges are not granted or revoked; name another role.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION eventsrc.store_privileges(regrole, text, name) IS
+    'checks the arguments of es_grant() and es_revoke()';
+
+CREATE FUNCTION es_grant(role regrole, privilege text, store name DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    p record := eventsrc.store_privileges(role, privilege, store);
+BEGIN
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', p.store, role);
+    EXECUTE format('GRANT %s ON %I.events TO %s', p.privileges, p.store, role);
+END
+$$;
+COMMENT ON FUNCTION es_grant(regrole, text, name) IS
+    'gives a role the privileges of a ''reader'' (reads events and states) or ''writer'' (appends too) of a store';
+
+-- USAGE on the schema goes with the last privilege on events.
+CREATE FUNCTION es_revoke(role regrole, privilege text, store name DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    p record := eventsrc.store_privileges(role, privilege, store);
+BEGIN
+    EXECUTE format('REVOKE %s ON %I.events FROM %s', p.privileges, p.store, role);
+    IF NOT EXISTS (SELECT FROM pg_class c, aclexplode(c.relacl) a
+                   WHERE c.oid = format('%I.events', p.store)::regclass AND a.grantee = role) THEN
+        EXECUTE format('REVOKE USAGE ON SCHEMA %I FROM %s', p.store, role);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION es_revoke(regrole, text, name) IS
+    'takes from a role what es_grant() gave it';

@@ -35,6 +35,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "store/news.h"
 #include "store/position.h"
 
 #define SLOT_EMPTY				PG_UINT64_MAX
@@ -113,12 +114,14 @@ es_position_init_shmem(void)
 			pg_atomic_init_u64(&db->head, 0);
 			pg_atomic_init_u64(&db->reserved, 0);
 			pg_atomic_init_u64(&db->moves, 0);
+			pg_atomic_init_u64(&db->settled, 0);
 			pg_atomic_init_u64(&db->latest_partition, (uint64) PG_INT64_MIN);
 			pg_atomic_init_u32(&db->worker, 0);
 			pg_atomic_init_u64(&db->maintenance_asked, 0);
 			pg_atomic_init_u64(&db->maintenance_done, 0);
 			ConditionVariableInit(&db->moved);
 			ConditionVariableInit(&db->maintained);
+			es_news_init(db);
 		}
 		end = (char *) &shared->databases[es_setting_max_databases];
 		shared->slots = (EsSlot *) CACHELINEALIGN(end);
@@ -200,6 +203,7 @@ es_database(void)
 	{
 		pg_atomic_write_u64(&entry->head, start);
 		pg_atomic_write_u64(&entry->reserved, start);
+		pg_atomic_write_u64(&entry->settled, 0);
 		entry->sequence = sequence;
 	}
 	else if (entry == NULL && fresh)
@@ -207,6 +211,7 @@ es_database(void)
 		entry = fresh;
 		pg_atomic_write_u64(&entry->head, start);
 		pg_atomic_write_u64(&entry->reserved, start);
+		pg_atomic_write_u64(&entry->settled, 0);
 		entry->sequence = sequence;
 		entry->dboid = MyDatabaseId;
 	}
@@ -344,6 +349,18 @@ es_position_import(int64 position)
 }
 
 /*
+ * announce_move tells workers, and whoever waits for it, that the safe
+ * position may have moved.
+ */
+static void
+announce_move(EsDatabase *db)
+{
+	pg_atomic_fetch_add_u64(&db->moves, 1);
+	ConditionVariableBroadcast(&db->moved);
+	es_news_announce(db);
+}
+
+/*
  * es_position_at_least moves the head to at least the given position, as found
  * in tables that were restored with their positions.  A read-only transaction
  * cannot move the sequence; the next append will.
@@ -359,8 +376,7 @@ es_position_at_least(int64 position)
 	if (pg_atomic_read_u64(&db->head) >= (uint64) position)
 		return;
 	es_raise_head(db, (uint64) position);
-	pg_atomic_fetch_add_u64(&db->moves, 1);
-	ConditionVariableBroadcast(&db->moved);
+	announce_move(db);
 }
 
 /*
@@ -399,13 +415,19 @@ es_position_appending(void)
 }
 
 /*
- * safe_position computes the safe position from shared memory; the caller takes
- * its snapshot afterwards.
+ * es_position_safe_of computes the safe position from shared memory; the
+ * caller takes its snapshot afterwards.
+ *
+ * What was safe once stays so, though an appender that read the head long
+ * before it publishes its bound holds back more than it needs to: so nobody
+ * is given a lower position than somebody was before, and whoever found
+ * nothing up to a safe position may go on from there.
  */
-static int64
-safe_position(EsDatabase *db)
+int64
+es_position_safe_of(EsDatabase *db)
 {
 	uint64		safe = pg_atomic_read_u64(&db->head);
+	uint64		settled;
 
 	/* the head is read before the slots */
 	pg_memory_barrier();
@@ -420,9 +442,13 @@ safe_position(EsDatabase *db)
 		if (slot->s.database == db)
 			safe = lower;
 	}
+	settled = pg_atomic_read_u64(&db->settled);
+	while (settled < safe &&
+		   !pg_atomic_compare_exchange_u64(&db->settled, &settled, safe))
+		;
 	/* and the slots before the snapshot */
 	pg_memory_barrier();
-	return (int64) safe;
+	return (int64) Max(safe, settled);
 }
 
 /*
@@ -467,7 +493,7 @@ es_position_safe(void)
 {
 	if (RecoveryInProgress())
 		return published_position();
-	return safe_position(es_database());
+	return es_position_safe_of(es_database());
 }
 
 /*
@@ -484,8 +510,7 @@ clear_slot(void)
 	pg_atomic_write_u64(&slot->s.lower, SLOT_EMPTY);
 	appending = false;
 
-	pg_atomic_fetch_add_u64(&db->moves, 1);
-	ConditionVariableBroadcast(&db->moved);
+	announce_move(db);
 }
 
 /*

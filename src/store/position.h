@@ -34,6 +34,13 @@ typedef struct EsDatabase
 	ConditionVariable moved;	/* broadcast when an appender's slot clears */
 	pg_atomic_uint64 latest_partition;	/* begin of the latest one with events */
 	pg_atomic_uint64 moves;		/* counts those broadcasts */
+	pg_atomic_uint64 settled;	/* highest safe position that anybody computed */
+
+	/* who waits for the safe position to move (store/news.c) */
+	ConditionVariable news;
+	pg_atomic_uint64 wanted;	/* wake them when it exceeds this */
+	pg_atomic_uint32 waiters;
+	pg_atomic_uint32 wakes;		/* to be passed on by the woken */
 
 	/* partition maintenance asked of the database's worker */
 	pg_atomic_uint32 worker;	/* its pid, 0 if none runs */
@@ -63,6 +70,7 @@ extern void es_position_at_least(int64 position);
 extern TimestampTz es_position_latest_partition(TimestampTz lower);
 extern int64 es_position_head(void);
 extern int64 es_position_safe(void);
+extern int64 es_position_safe_of(EsDatabase *db);
 extern bool es_position_appending(void);
 
 #endif							/* EVENTSRC_POSITION_H */

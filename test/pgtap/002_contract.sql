@@ -7,6 +7,8 @@ CREATE TEMPORARY TABLE contract (name name, arguments name[], result text, langu
 INSERT INTO contract VALUES
     ('es_create_store', '{name}', 'void', 'plpgsql', 'volatile', false),
     ('es_drop_store', '{name,name}', 'void', 'plpgsql', 'volatile', false),
+    ('es_grant', '{regrole,text,name}', 'void', 'plpgsql', 'volatile', false),
+    ('es_revoke', '{regrole,text,name}', 'void', 'plpgsql', 'volatile', false),
     ('es_append', '{text,text,text,jsonb,bigint,jsonb,text,timestamp with time zone,integer,name}', 'record', 'c', 'volatile', false),
     ('es_append_events', '{text,text,text[],jsonb[],bigint,jsonb[],text[],timestamp with time zone[],integer[],name}', 'record', 'c', 'volatile', false),
     ('es_append_batch', '{jsonb,name}', 'setof record', 'c', 'volatile', true),
@@ -16,6 +18,7 @@ INSERT INTO contract VALUES
     ('es_read_stream', '{text,text,bigint,bigint,boolean,name}', 'setof es_event', 'c', 'stable', true),
     ('es_read_all', '{bigint,bigint,text[],text[],name}', 'setof es_event', 'c', 'volatile', true),
     ('es_safe_position', '{}', 'bigint', 'c', 'volatile', false),
+    ('es_wait', '{bigint,interval,name}', 'bigint', 'c', 'volatile', false),
     ('es_stream_version', '{text,text,name}', 'bigint', 'c', 'stable', false),
     ('es_create_aggregate', '{text,regprocedure,jsonb,integer,name}', 'void', 'c', 'volatile', false),
     ('es_state', '{text,text,bigint,timestamp with time zone,boolean,name}', 'jsonb', 'c', 'stable', false),
@@ -40,6 +43,9 @@ SELECT is(pg_get_function_arguments(to_regprocedure(format('public.%I(%s)', c.na
 FROM contract c JOIN (VALUES
     ('es_create_store', 'store name DEFAULT ''es''::name'),
     ('es_drop_store', 'store name, confirm name'),
+    ('es_grant', 'role regrole, privilege text, store name DEFAULT NULL::name'),
+    ('es_revoke', 'role regrole, privilege text, store name DEFAULT NULL::name'),
+    ('es_wait', 'after_position bigint, timeout interval DEFAULT ''00:00:30''::interval, store name DEFAULT NULL::name'),
     ('es_append', 'aggregate_type text, aggregate_id text, event_type text, data jsonb DEFAULT ''{}''::jsonb, expected_version bigint DEFAULT NULL::bigint, metadata jsonb DEFAULT NULL::jsonb, event_id text DEFAULT NULL::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, schema_version integer DEFAULT NULL::integer, store name DEFAULT NULL::name, OUT version bigint, OUT global_position bigint'),
     ('es_append_events', 'aggregate_type text, aggregate_id text, event_types text[], data jsonb[], expected_version bigint DEFAULT NULL::bigint, metadata jsonb[] DEFAULT NULL::jsonb[], event_ids text[] DEFAULT NULL::text[], occurred_at timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], schema_versions integer[] DEFAULT NULL::integer[], store name DEFAULT NULL::name, OUT version bigint, OUT global_position bigint'),
     ('es_append_batch', 'batch jsonb, store name DEFAULT NULL::name'),

@@ -62,6 +62,7 @@ SELECT refused(format('SELECT * FROM %s', call), 'VE002', 'unknown store: ' || c
     $$es_read_all(store => 'ES')$$,
     $$es_read_all(store => 'es; DROP TABLE es.events')$$,
     $$es_stream_version('Order', '1', store => 'none')$$,
+    $$es_wait(0, store => 'none')$$,
     $$es_state('Order', '1', store => 'none')$$,
     $$es_explain_state('Order', '1', store => 'none')$$,
     $$es_create_aggregate('Order', store => 'none')$$]) call;
@@ -77,6 +78,14 @@ SELECT refused($$SELECT es_create_store('eventsrc')$$, 'VE003', 'our own name', 
 SELECT refused($$SELECT es_create_store('')$$, 'VE003', 'an empty name');
 SELECT refused($$SELECT es_create_store(NULL)$$, 'VE003', 'no name');
 SELECT refused($$SET LOCAL eventsrc.store = ''; SELECT es_read_all()$$, 'VE002', 'an empty setting');
+SELECT refused(format('SELECT %s(%s)', name, arguments), state, name || ': ' || arguments)
+FROM unnest(ARRAY['es_grant', 'es_revoke']) name, (VALUES
+    ($$'pg_monitor', 'admin'$$, 'VE004'), ($$'pg_monitor', 'READER'$$, 'VE004'), ($$'pg_monitor', ''$$, 'VE004'), ($$'pg_monitor', NULL$$, 'VE004'),
+    ($$NULL, 'reader'$$, 'VE004'), ($$'-', 'reader'$$, 'VE004'), ($$current_user::regrole, 'reader'$$, 'VE004'),
+    ($$'pg_monitor', 'reader', 'none'$$, 'VE002'), ($$'pg_monitor', 'reader', 'public'$$, 'VE002'),
+    ($$'no_such_role', 'reader'$$, '42704'), ($$999999, 'reader'$$, '42704')) bad (arguments, state);
+SELECT refused('SELECT es_wait(' || arguments || ')', 'VE004', 'es_wait: ' || arguments)
+FROM unnest(ARRAY['NULL', '-1', '0, NULL', $$0, '-1 second'$$, $$0, '-1 day'$$]) arguments;
 CREATE TABLE es.mine (a int);
 SELECT refused($$SELECT es_drop_store('es', 'es')$$, 'VE003', 'a store that holds a table of the user''s', true);
 DROP TABLE es.mine;

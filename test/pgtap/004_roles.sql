@@ -60,6 +60,8 @@ INSERT INTO expectation VALUES
     ($$DELETE FROM es.events$$,                                                      'VE006', '42501', '42501', '42501'),
     ($$SELECT es_create_aggregate('Shelf')$$,                                        '00000', '42501', '42501', '42501'),
     ($$SELECT es_safe_position()$$,                                                  '00000', '00000', '00000', '00000'),
+    ($$SELECT es_grant('tap_nobody', 'reader'); SELECT 1 / 0$$,                      '22012', '42501', '42501', '42501'),
+    ($$SELECT es_revoke('tap_reader', 'reader'); SELECT 1 / 0$$,                     '22012', '42501', '42501', '42501'),
     ($$SELECT es_set_context('anna')$$,                                              '00000', '00000', '00000', '00000'),
     ($$SELECT es_caused_by(ROW(1, 'a', 'b', 1, 'e', 't', 1, '{}', NULL, 'u', NULL, NULL, NULL, now(), NULL, '1')::es_event)$$,
                                                                                      '00000', '00000', '00000', '00000'),
@@ -78,6 +80,9 @@ INSERT INTO expectation VALUES
 SELECT is(as_role(role, statement), wanted, format('%s: %s', role, statement))
 FROM expectation, LATERAL (VALUES ('tap_owner', owner), ('tap_writer', writer), ('tap_reader', reader), ('tap_nobody', nobody)) r (role, wanted)
 WHERE wanted IS NOT NULL;
+
+SELECT is(as_role(role, $$SELECT es_wait(0, '0')$$), wanted, role || ': es_wait() needs USAGE on the schema')
+FROM (VALUES ('tap_owner', '00000'), ('tap_writer', '00000'), ('tap_reader', '00000'), ('tap_nobody', '42501')) r (role, wanted);
 
 -- a writer's append does all that belongs to it: new streams, partitions' rows, snapshots
 SELECT is(as_role('tap_owner', $$SELECT es_create_aggregate('Busy', snapshot_every => 5)$$), '00000', 'an aggregate with snapshots');
@@ -108,6 +113,45 @@ REVOKE USAGE ON SCHEMA es FROM tap_writer;
 RESET ROLE;
 SELECT is(as_role('tap_writer', $$SELECT es_append('Order', '1', 'Placed')$$), '42501', 'without USAGE on the schema there is no append');
 
+-- es_grant() and es_revoke()
+CREATE ROLE "Tap app";
+CREATE TEMPORARY TABLE granted (privilege text, statement text, wanted text);
+INSERT INTO granted VALUES
+    ('reader', $$SELECT es_append('Order', 'g', 'Placed')$$, '42501'),
+    ('reader', $$SELECT * FROM es_read_all()$$, '00000'),
+    ('reader', $$SELECT es_stream_version('Order', '1')$$, '00000'),
+    ('reader', $$SELECT es_state('Order', '1')$$, '00000'),
+    ('reader', $$SELECT es_wait(0, '0')$$, '00000'),
+    ('reader', $$SELECT * FROM es.events$$, '00000'),
+    ('writer', $$SELECT es_append('Order', 'g', 'Placed')$$, '00000'),
+    ('writer', $$SELECT es_append_events('Order', 'g', '{A,B}', '{"{}","{}"}')$$, '00000'),
+    ('writer', $$INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data) VALUES ('Order', 'g', 'Placed', '{}')$$, '00000'),
+    ('writer', $$SELECT es_append('Busy', 'g', 'Placed') FROM generate_series(1, 6)$$, '00000'),
+    ('writer', $$SELECT * FROM es_read_all()$$, '00000'),
+    ('writer', $$SELECT es_explain_state('Busy', 'g')$$, '00000'),
+    ('writer', $$DELETE FROM es.snapshots$$, '42501'),
+    ('writer', $$SELECT es_create_aggregate('Shelf')$$, '42501');
+SELECT is(as_role('tap_owner', $$SELECT es_grant('"Tap app"', 'reader')$$), '00000', 'the owner makes a reader');
+SELECT is(as_role('Tap app', statement), wanted, 'reader: ' || statement) FROM granted WHERE privilege = 'reader';
+SELECT is(as_role('tap_owner', $$SELECT es_grant('"Tap app"', 'writer', 'es')$$), '00000', 'and a writer of it');
+SELECT is(as_role('Tap app', statement), wanted, 'writer: ' || statement) FROM granted WHERE privilege = 'writer';
+SELECT is((SELECT string_agg(privilege_type, ',' ORDER BY privilege_type) FROM pg_class c, aclexplode(c.relacl) a
+           WHERE c.oid = 'es.events'::regclass AND a.grantee = '"Tap app"'::regrole), 'INSERT,SELECT', 'a writer has INSERT and SELECT, no more');
+SELECT is(as_role('Tap app', $$SELECT es_grant('tap_nobody', 'reader')$$), '42501', 'a writer makes no readers');
+SELECT is(as_role('tap_owner', $$SELECT es_grant('tap_owner', 'reader')$$), 'VE004', 'the owner is not granted anything');
+SELECT is(as_role('tap_owner', $$SELECT es_revoke('tap_owner', 'writer')$$), 'VE004', 'nor revoked');
+SELECT is(as_role('tap_owner', $$SELECT es_revoke('"Tap app"', 'reader')$$), '00000', 'reading is revoked');
+SELECT is(as_role('Tap app', $$SELECT * FROM es_read_all()$$), '42501', 'it cannot read any more');
+SELECT is(as_role('Tap app', $$SELECT es_append('Order', 'g', 'Placed')$$), '00000', 'but append');
+SELECT is(as_role('tap_owner', $$SELECT es_revoke('"Tap app"', 'writer')$$), '00000', 'all is revoked');
+SELECT is(as_role('Tap app', $$SELECT es_append('Order', 'g', 'Placed')$$), '42501', 'it cannot append any more');
+SELECT is(has_schema_privilege('Tap app', 'es', 'USAGE'), false, 'nor look into the schema');
+SELECT is(as_role('tap_owner', $$SELECT es_revoke('"Tap app"', 'writer')$$), '00000', 'revoking what is not granted changes nothing');
+SELECT lives_ok($$SELECT es_grant('"Tap app"', 'reader')$$, 'a superuser grants');
+SELECT is(as_role('tap_owner', $$SELECT es_revoke('"Tap app"', 'reader')$$), '00000', 'and the owner revokes it');
+SELECT is(has_schema_privilege('Tap app', 'es', 'USAGE'), false, 'all of it');
+SELECT is(as_role('Tap app', $$SELECT * FROM es_read_all()$$), '42501', 'really');
+
 -- nobody uses our triggers to get at anything
 CREATE SCHEMA nobodys AUTHORIZATION tap_nobody;
 SELECT is(as_role('tap_nobody', $$CREATE TABLE nobodys.events (a int);
@@ -123,4 +167,4 @@ SELECT is(as_role('tap_nobody', 'SELECT eventsrc.append_trigger()'), '39P01', 'a
 
 SELECT * FROM finish();
 DROP OWNED BY tap_owner, tap_writer, tap_reader, tap_nobody CASCADE;
-DROP ROLE tap_owner, tap_writer, tap_reader, tap_nobody;
+DROP ROLE tap_owner, tap_writer, tap_reader, tap_nobody, "Tap app";

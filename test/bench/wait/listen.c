@@ -1,0 +1,217 @@
+/*
+ * listen.c
+ *		How long after a commit's answer its event has reached a reader, by
+ *		es_wait() and by LISTEN/NOTIFY, in turn, at a paced rate.
+ *
+ *		listen RATE SECONDS ROUNDS     connects as PGHOST and the like say
+ *
+ * For each measurement one child appends, one event a transaction, and notes
+ * when its commit is answered; this process waits, reads and notes when it has
+ * the event.  Both take the event by its position; the clock is the machine's.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <libpq-fe.h>
+
+#define MAX_EVENTS 1000000
+
+typedef struct Event
+{
+	long long	position;
+	double		answered;		/* 0: not yet */
+	double		seen;
+} Event;
+
+static volatile Event *events;	/* shared between the two processes */
+
+/*
+ * now returns the time in microseconds.
+ */
+static double
+now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
+}
+
+/*
+ * run executes a statement, and ends the program if it fails.
+ */
+static PGresult *
+run(PGconn *conn, const char *name, const char *parameter)
+{
+	PGresult   *result = parameter ?
+		PQexecPrepared(conn, name, 1, &parameter, NULL, NULL, 0) : PQexec(conn, name);
+
+	if (PQresultStatus(result) != PGRES_TUPLES_OK && PQresultStatus(result) != PGRES_COMMAND_OK)
+	{
+		fprintf(stderr, "%s: %s", name, PQerrorMessage(conn));
+		exit(1);
+	}
+	return result;
+}
+
+/*
+ * begin connects and prepares a statement of one parameter.
+ */
+static PGconn *
+begin(const char *statement)
+{
+	PGconn	   *conn = PQconnectdb("");
+
+	if (PQstatus(conn) != CONNECTION_OK)
+	{
+		fprintf(stderr, "%s", PQerrorMessage(conn));
+		exit(1);
+	}
+	PQclear(PQprepare(conn, "s", statement, 1, NULL));
+	return conn;
+}
+
+/*
+ * append appends count events at a rate; with a notification, if wanted.
+ */
+static void
+append(int count, double rate, int notify)
+{
+	PGconn	   *conn = begin(notify ?
+							 "WITH n AS MATERIALIZED (SELECT pg_notify('bench_wait', '')) "
+							 "SELECT e.global_position FROM es_append('Bench', $1, 'Happened', '{\"n\": 1}', store => 'bench_wait') e, n" :
+							 "SELECT e.global_position FROM es_append('Bench', $1, 'Happened', '{\"n\": 1}', store => 'bench_wait') e");
+	double		start = now() + 500000;
+
+	for (int i = 0; i < count; i++)
+	{
+		double		at = start + i * 1e6 / rate;
+		double		left = at - now();
+		char		id[32];
+		PGresult   *result;
+
+		if (left > 0)
+			usleep((useconds_t) left);
+		snprintf(id, sizeof(id), "%d-%d", (int) getpid(), i % 100);
+		result = run(conn, "s", id);
+		events[i].answered = now();
+		events[i].position = atoll(PQgetvalue(result, 0, 0));
+		PQclear(result);
+	}
+	PQfinish(conn);
+	_exit(0);
+}
+
+static int
+compare(const void *a, const void *b)
+{
+	double		x = *(const double *) a;
+	double		y = *(const double *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * measure prints what one way of waiting takes.
+ */
+static void
+measure(const char *what, int count, double rate, int notify)
+{
+	PGconn	   *reader = begin("SELECT global_position FROM es_read_all($1, 1000, store => 'bench_wait')");
+	PGconn	   *sleeper = begin("SELECT es_wait($1, '5s', 'bench_wait')");
+	char		position[32];
+	int			seen = 0;
+	double	   *latencies = malloc(count * sizeof(double));
+	long long  *positions = malloc(count * sizeof(long long));
+	double	   *times = malloc(count * sizeof(double));
+	int			n = 0;
+	PGresult   *result;
+
+	result = run(reader, "SELECT es_safe_position()", NULL);
+	snprintf(position, sizeof(position), "%s", PQgetvalue(result, 0, 0));
+	PQclear(result);
+	PQclear(run(sleeper, "LISTEN bench_wait", NULL));
+	memset((void *) events, 0, count * sizeof(Event));
+	if (fork() == 0)
+		append(count, rate, notify);
+
+	while (seen < count)
+	{
+		double		at;
+		int			rows;
+		int			woken = 0;
+
+		if (notify)
+		{
+			PGnotify   *n;
+
+			while (!woken)
+			{
+				while ((n = PQnotifies(sleeper)) != NULL)
+				{
+					woken = 1;
+					PQfreemem(n);
+				}
+				if (!woken)
+				{
+					struct pollfd fd = {.fd = PQsocket(sleeper),.events = POLLIN};
+
+					if (poll(&fd, 1, 5000) <= 0)
+						exit(1);
+					PQconsumeInput(sleeper);
+				}
+			}
+		}
+		else
+			PQclear(run(sleeper, "s", position));
+		/* the moment of being told; what it is about is read afterwards */
+		at = now();
+		result = run(reader, "s", position);
+		rows = PQntuples(result);
+		for (int i = 0; i < rows; i++)
+		{
+			positions[seen] = atoll(PQgetvalue(result, i, 0));
+			times[seen++] = at;
+		}
+		if (rows > 0)
+			snprintf(position, sizeof(position), "%s", PQgetvalue(result, rows - 1, 0));
+		PQclear(result);
+	}
+	wait(NULL);
+	for (int i = 0; i < count; i++)
+	{
+		if (positions[i] == events[i].position)
+			latencies[n++] = times[i] - events[i].answered;
+	}
+	qsort(latencies, n, sizeof(double), compare);
+	printf("%-14s %8d events  p50 %7.0f us  p99 %7.0f us\n", what, n, latencies[n / 2], latencies[(int) (n * 0.99)]);
+	fflush(stdout);
+	PQfinish(reader);
+	PQfinish(sleeper);
+	free(latencies);
+	free(positions);
+	free(times);
+}
+
+int
+main(int argc, char **argv)
+{
+	double		rate = argc > 1 ? atof(argv[1]) : 500;
+	int			count = (int) (rate * (argc > 2 ? atof(argv[2]) : 6));
+	int			rounds = argc > 3 ? atoi(argv[3]) : 3;
+
+	if (count < 1 || count > MAX_EVENTS)
+		return 2;
+	events = mmap(NULL, MAX_EVENTS * sizeof(Event), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	for (int i = 0; i < rounds; i++)
+	{
+		measure("es_wait()", count, rate, 0);
+		measure("LISTEN/NOTIFY", count, rate, 1);
+	}
+	return 0;
+}
