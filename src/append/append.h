@@ -44,8 +44,7 @@ typedef struct EsStreamHead
 	int64		version;		/* 0: it has no events */
 	TimestampTz recorded_at;	/* of the last event */
 	TimestampTz partition;		/* begin of the one that holds it */
-	bool		has_row;		/* in "streams", ... */
-	bool		row_read;		/* ... if that was looked up */
+	bool		has_row;		/* in "streams", if that had to be looked up */
 	ItemPointerData row;
 	bool		seen;			/* the transaction's snapshot sees the last
 								 * event */

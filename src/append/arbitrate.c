@@ -254,7 +254,6 @@ es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
 	head->version = 0;
 	head->recorded_at = DT_NOBEGIN;
 	head->partition = DT_NOBEGIN;
-	head->row_read = false;
 	head->has_row = false;
 	head->seen = true;
 	head->closing = false;
@@ -276,7 +275,6 @@ es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
 		}
 	}
 
-	head->row_read = true;
 	head->has_row = es_stream_extent(store, aggregate_type, aggregate_id, SnapshotSelf,
 									 &first, &last, &head->row);
 	if (!head->has_row)

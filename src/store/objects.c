@@ -27,7 +27,7 @@ static struct
 	Oid			event_type;
 	Oid			append_trigger;
 	Oid			position_sequence;
-} objects;
+}			objects;
 
 /*
  * forget_objects drops the remembered OIDs; a callback of the system caches.
@@ -35,11 +35,11 @@ static struct
 static void
 forget_objects(Datum arg, int cacheid, uint32 hashvalue)
 {
-	objects.	private_schema = InvalidOid;
-	objects.	public_schema = InvalidOid;
-	objects.	event_type = InvalidOid;
-	objects.	append_trigger = InvalidOid;
-	objects.	position_sequence = InvalidOid;
+	objects.private_schema = InvalidOid;
+	objects.public_schema = InvalidOid;
+	objects.event_type = InvalidOid;
+	objects.append_trigger = InvalidOid;
+	objects.position_sequence = InvalidOid;
 }
 
 /*
@@ -77,10 +77,10 @@ es_private_schema(void)
 		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_objects, (Datum) 0);
 		CacheRegisterSyscacheCallback(PROCOID, forget_objects, (Datum) 0);
 		CacheRegisterSyscacheCallback(TYPEOID, forget_objects, (Datum) 0);
-		objects.	callback_registered = true;
+		objects.callback_registered = true;
 	}
 	if (!OidIsValid(objects.private_schema))
-		objects.	private_schema = found(get_namespace_oid(ES_PRIVATE_SCHEMA, true));
+		objects.private_schema = found(get_namespace_oid(ES_PRIVATE_SCHEMA, true));
 	return objects.private_schema;
 }
 
@@ -97,7 +97,7 @@ es_append_trigger(void)
 	{
 		oidvector  *none = buildoidvector(NULL, 0);
 
-		objects.	append_trigger =
+		objects.append_trigger =
 			found(GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
 								  CStringGetDatum("append_trigger"),
 								  PointerGetDatum(none),
@@ -117,7 +117,7 @@ es_position_sequence(void)
 	Oid			schema = es_private_schema();
 
 	if (!OidIsValid(objects.position_sequence))
-		objects.	position_sequence = found(get_relname_relid("position", schema));
+		objects.position_sequence = found(get_relname_relid("position", schema));
 	return objects.position_sequence;
 }
 
@@ -152,7 +152,7 @@ es_public_schema(void)
 {
 	(void) es_private_schema();
 	if (!OidIsValid(objects.public_schema))
-		objects.	public_schema = found(extension_schema());
+		objects.public_schema = found(extension_schema());
 	return objects.public_schema;
 }
 
@@ -165,7 +165,7 @@ es_event_type(void)
 	Oid			schema = es_public_schema();
 
 	if (!OidIsValid(objects.event_type))
-		objects.	event_type =
+		objects.event_type =
 			found(GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
 								  CStringGetDatum("es_event"),
 								  ObjectIdGetDatum(schema)));

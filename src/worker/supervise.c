@@ -73,22 +73,6 @@ es_worker_stop(const char *kind, int64 id)
 }
 
 /*
- * es_worker_pid returns the process id of a worker, 0 if it does not run.
- */
-pid_t
-es_worker_pid(Oid dboid, const char *kind, int64 id)
-{
-	EsWorkerSlot *slot;
-	pid_t		pid;
-
-	LWLockAcquire(es_workers->lock, LW_SHARED);
-	slot = es_slot_find(kind, dboid, id);
-	pid = slot ? slot->pid : 0;
-	LWLockRelease(es_workers->lock);
-	return pid;
-}
-
-/*
  * es_worker_begin sets a worker of a database up: signals, slot, connection,
  * settings.  It returns the id of a supervised worker, and does not return if
  * the worker is not wanted any more.

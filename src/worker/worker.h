@@ -61,7 +61,6 @@ extern long es_worker_ensure(const char *kind, int64 id, const char *main_functi
  * back-off.  Called again 5 s later or more it terminates a deaf worker.
  */
 extern void es_worker_stop(const char *kind, int64 id);
-extern pid_t es_worker_pid(Oid dboid, const char *kind, int64 id);	/* 0: not running */
 
 /*
  * For the main functions of supervised workers: es_worker_begin connects and

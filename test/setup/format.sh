@@ -11,7 +11,7 @@ begun=$SECONDS
 # own_typedefs prints the names of types that the sources define or take from librdkafka.
 own_typedefs() {
     find "$ES_ROOT/src" -name '*.[ch]' -exec cat {} + | perl -ne '
-        print "$1\n" if /^\}\s*(\w+);/;
+        print "$1\n" if /^\}\s*([A-Z]\w*);/; # not "} name;": a variable
         print "$1\n" if /^typedef\b.*?(\w+);/;
         print "$1\n" if /^typedef\b.*?\(\*\s*(\w+)\)/;
         print "$_\n" for /\b(rd_kafka_\w+_t|amqp_\w+_t)\b/g;' | sort -u
