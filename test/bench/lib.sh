@@ -172,8 +172,7 @@ fail() { echo "$*" >>"$ES_WORK/failed"; say "$*"; }
 print_conditions() {
     cat <<-END
 
-	$("$bin/postgres" --version), eventsrc at $(git -C "$ES_ROOT" rev-parse --short HEAD 2>/dev/null || echo '(no git)')$(
-        git -C "$ES_ROOT" diff --quiet HEAD 2>/dev/null || echo ' with changes'), $(date +%F).
+	$("$bin/postgres" --version), eventsrc $(git -C "$ES_ROOT" describe --always --dirty 2>/dev/null || sed -n "s/^default_version *= *'\(.*\)'/\1/p" "$ES_ROOT/eventsrc.control"), $(date +%F).
 	fsync and synchronous_commit on, shared_buffers 1 GB, autovacuum off, clients on the same machine by a socket.
 	$(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1); load before $load_before, after $(cut -d' ' -f1-3 /proc/loadavg).
 	$rounds rounds of $seconds s a side, in turns; medians.  Events read: $events.  Rates are events a second.

@@ -35,7 +35,7 @@ fetch_npm() {
         command -v npm >/dev/null || need_packages npm
         rm -rf "$to" "$to.new"
         mkdir -p "$to.new" &&
-            (cd "$to.new" && npm_config_cache=$to.new/cache npm pack --silent "$1@$2" >&2 &&
+            (cd "$to.new" && npm_config_cache=$to.new/cache npm pack --loglevel=error "$1@$2" >&2 &&
                 echo "$3  $(echo ./*.tgz)" | sha512sum -c --quiet - >&2 &&
                 tar -xzf ./*.tgz --strip-components=1 --no-same-owner && rm -rf cache ./*.tgz) &&
             chmod -R a+rX "$to.new" && mv "$to.new" "$to" || return 1
