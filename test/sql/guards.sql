@@ -96,7 +96,7 @@ DROP INDEX CONCURRENTLY :index;
 DROP EXTENSION eventsrc;
 \set VERBOSITY default
 DROP TABLE regress_guards.streams;
-ALTER TABLE regress_guards.streams DROP COLUMN closed;
+ALTER TABLE regress_guards.aggregates DROP COLUMN reducer;
 CREATE TABLE regress_guards.by_hand PARTITION OF regress_guards.events FOR VALUES FROM ('2001-01-01') TO ('2001-02-01');
 
 -- the deliberate way: for superusers, or whom they let

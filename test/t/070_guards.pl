@@ -71,11 +71,11 @@ is(sqlstate_of($node, 'SET ROLE keeper; SET eventsrc.allow_unsafe_ddl = on; ALTE
 
 my $folder = PostgreSQL::Test::Utils::tempdir('dump');
 $node->command_ok([ 'pg_dump', '-Fc', '--clean', '-n', 'es', '-f', "$folder/es.dump", $node->connstr('postgres') ], 'pg_dump');
-$node->command_fails_like([ 'pg_restore', '--exit-on-error', '--clean', '-d', $node->connstr('postgres'), "$folder/es.dump" ],
+$node->command_fails_like([ 'pg_restore', '--single-transaction', '--exit-on-error', '--clean', '-d', $node->connstr('postgres'), "$folder/es.dump" ],
 	qr/would break store "es"/, 'pg_restore --clean does not replace a store by itself');
 {
 	local $ENV{PGOPTIONS} = '-c eventsrc.allow_unsafe_ddl=on';
-	$node->command_ok([ 'pg_restore', '--exit-on-error', '--clean', '-d', $node->connstr('postgres'), "$folder/es.dump" ],
+	$node->command_ok([ 'pg_restore', '--single-transaction', '--exit-on-error', '--clean', '-d', $node->connstr('postgres'), "$folder/es.dump" ],
 		'on purpose it does');
 }
 is($node->safe_psql('postgres', 'SELECT count(*) FROM es_read_all(0, NULL)'), '11', 'all is there');
@@ -92,7 +92,7 @@ like($err, qr/lost: store "es" \(\d+ kB, events: about 12\), table public\.ledge
 like($err, qr/HINT: .*es_drop_store.*CASCADE/, 'and what to do');
 is(sqlstate_of($node, 'SET ROLE keeper; DROP EXTENSION eventsrc CASCADE'), '42501', 'a store\'s owner may not');
 is(sqlstate_of($node, 'DROP SCHEMA public CASCADE'), 'VE016', 'no other CASCADE takes the stores along');
-is(sqlstate_of($node, 'DROP OWNED BY keeper'), 'VE016', 'nor DROP OWNED');
+is(sqlstate_of($node, 'DROP OWNED BY keeper CASCADE'), 'VE016', 'nor DROP OWNED');
 ($status, $out, $err) = $node->psql('postgres', 'DROP EXTENSION eventsrc CASCADE');
 is($status, 0, 'with CASCADE it is done');
 like($err, qr/WARNING:  the extension eventsrc is dropped with all stores.*store "es" \(\d+ kB, events: about 12\)/s, 'and says what is lost');
