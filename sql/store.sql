@@ -169,6 +169,37 @@ $$;
 COMMENT ON FUNCTION es_create_store(name) IS
     'makes a store: a schema with the tables events, streams, snapshots and aggregates, owned by the caller';
 
+-- drop_store_tables drops the tables and the schema of a store; the guards let it pass (src/store/guard.c).
+CREATE FUNCTION eventsrc.drop_store_tables(store name) RETURNS void
+    LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'es_drop_store_tables';
+COMMENT ON FUNCTION eventsrc.drop_store_tables(name) IS
+    'the part of es_drop_store() that drops the tables and the schema; needs ownership as DROP TABLE does';
+
+-- loss tells what DROP EXTENSION would take away; NULL if nothing.
+CREATE FUNCTION eventsrc.loss() RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH held AS (
+        SELECT c.oid, i.inhparent, c.relname, n.nspname, greatest(c.reltuples, 0) AS rows, pg_total_relation_size(c.oid) AS size
+        FROM pg_class c
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_am a ON a.oid = c.relam AND a.amname = 'append_only'
+        LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+        WHERE c.relkind = 'r'
+    ), lost AS (
+        SELECT 1 AS kind, s.store::text AS name,
+               format('store "%s" (%s%s)', s.store, pg_size_pretty(coalesce(sum(h.size), 0)),
+                      CASE WHEN sum(h.rows) > 0 THEN ', events: about ' || sum(h.rows)::bigint END) AS what
+        FROM eventsrc.stores s LEFT JOIN held h ON h.inhparent = s.events GROUP BY s.store
+        UNION ALL
+        SELECT 2, h.nspname || '.' || h.relname, format('table %I.%I (%s)', h.nspname, h.relname, pg_size_pretty(h.size))
+        FROM held h WHERE NOT EXISTS (SELECT FROM eventsrc.stores s WHERE s.events = h.inhparent)
+    )
+    SELECT string_agg(what, ', ' ORDER BY kind, name) FROM lost
+$$;
+COMMENT ON FUNCTION eventsrc.loss() IS 'the stores and append_only tables that DROP EXTENSION eventsrc CASCADE would drop';
+
 CREATE FUNCTION es_drop_store(store name, confirm name) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -210,8 +241,7 @@ BEGIN
                   HINT = 'Move them to another schema with ALTER ... SET SCHEMA, or drop them.';
     END IF;
 
-    EXECUTE format('DROP TABLE %1$I.events, %1$I.streams, %1$I.snapshots, %1$I.aggregates', store);
-    EXECUTE format('DROP SCHEMA %I', store);
+    PERFORM eventsrc.drop_store_tables(store);
 END
 $$;
 COMMENT ON FUNCTION es_drop_store(name, name) IS

@@ -198,4 +198,14 @@ es_tuplesort_getint64(Tuplesortstate *state, int64 *value)
 	RelationGetPrimaryKeyIndex(relation)
 #endif
 
+/* --- guards --- */
+
+#if PG_VERSION_NUM >= 160000
+#define es_extension_ownercheck(oid, user) \
+	object_ownercheck(ExtensionRelationId, (oid), (user))
+#else
+#define es_extension_ownercheck(oid, user) \
+	pg_extension_ownercheck((oid), (user))
+#endif
+
 #endif							/* EVENTSRC_COMPAT_H */

@@ -41,5 +41,7 @@
 #define ERRCODE_ES_NO_PARTITION			MAKE_SQLSTATE('V', 'E', '0', '1', '4')
 /* an append to a stream that es_close_stream() closed */
 #define ERRCODE_ES_STREAM_CLOSED		MAKE_SQLSTATE('V', 'E', '0', '1', '5')
+/* a command would break a store */
+#define ERRCODE_ES_GUARDED				MAKE_SQLSTATE('V', 'E', '0', '1', '6')
 
 #endif							/* EVENTSRC_ERRORS_H */

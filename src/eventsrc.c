@@ -18,6 +18,7 @@
 
 #include "append/append.h"
 #include "relay/relay.h"
+#include "store/guard.h"
 #include "store/position.h"
 #include "worker/worker.h"
 
@@ -105,6 +106,10 @@ define_settings(void)
 							"Time between the launcher's looks for new databases.",
 							NULL, &es_setting_launcher_naptime, 60, 1, 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomBoolVariable("eventsrc.allow_unsafe_ddl",
+							 "Lets commands through that break stores; every use is logged.",
+							 NULL, &es_setting_allow_unsafe_ddl, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("eventsrc");
 }
 
@@ -133,4 +138,5 @@ _PG_init(void)
 	es_relay_init();
 	es_worker_register_launcher();
 	es_worker_install_hooks();
+	es_guard_install_hooks();
 }

@@ -76,6 +76,12 @@ INSERT INTO expectation VALUES
     ($$SELECT eventsrc.add_partitions('es.events', '2020-01-01', 0); SELECT 1 / 0$$, '22012', '42501', '42501', '42501'),
     ($$SELECT es_create_store('other'); SELECT 1 / 0$$,                              '22012', '42501', '42501', '42501'),
     ($$SELECT es_drop_store('es', 'es'); SELECT 1 / 0$$,                             '22012', '42501', '42501', '42501'),
+    ($$SELECT eventsrc.drop_store_tables('es'); SELECT 1 / 0$$,                      '22012', '42501', '42501', '42501'),
+    ($$SET eventsrc.allow_unsafe_ddl = on$$,                                         '42501', '42501', '42501', '42501'),
+    ($$DROP TABLE es.streams$$,                                                      'VE016', '42501', '42501', '42501'),
+    ($$DROP SCHEMA es CASCADE$$,                                                     'VE016', '42501', '42501', '42501'),
+    ($$CREATE OR REPLACE TRIGGER eventsrc_append BEFORE INSERT ON es.events FOR EACH ROW EXECUTE FUNCTION eventsrc.append_trigger()$$,
+                                                                                     'VE016', '42501', '42501', '42501'),
     ($$ALTER TABLE es.events DISABLE TRIGGER ALL; SELECT 1 / 0$$,                    NULL, '42501', '42501', '42501');
 SELECT is(as_role(role, statement), wanted, format('%s: %s', role, statement))
 FROM expectation, LATERAL (VALUES ('tap_owner', owner), ('tap_writer', writer), ('tap_reader', reader), ('tap_nobody', nobody)) r (role, wanted)
@@ -166,5 +172,6 @@ SELECT isnt(as_role('tap_nobody', $$CREATE TABLE nobodys.events (recorded_at int
 SELECT is(as_role('tap_nobody', 'SELECT eventsrc.append_trigger()'), '39P01', 'a trigger function is called by triggers');
 
 SELECT * FROM finish();
+SELECT es_drop_store('es', confirm => 'es');
 DROP OWNED BY tap_owner, tap_writer, tap_reader, tap_nobody CASCADE;
 DROP ROLE tap_owner, tap_writer, tap_reader, tap_nobody, "Tap app";

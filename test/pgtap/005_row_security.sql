@@ -125,5 +125,6 @@ SELECT is((SELECT count(*) FROM es_read_all()), 12::bigint, 'with row security o
 RESET ROLE;
 
 SELECT * FROM finish();
+SELECT es_drop_store('es', confirm => 'es');
 DROP OWNED BY tap_tenant_a, tap_tenant_b, tap_store_owner CASCADE;
 DROP ROLE tap_tenant_a, tap_tenant_b, tap_store_owner;

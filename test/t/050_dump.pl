@@ -211,8 +211,13 @@ create_extension($node, 'forced');
 make_stores($node, 'forced');
 $old = new_session($node, database => 'forced');
 is($old->query('SELECT count(*) FROM es_read_all()'), '0', 'an empty store');
-run_tool('with the triggers disabled it does too', 'pg_restore', '--exit-on-error', '--data-only', '--disable-triggers',
-	'-d', $node->connstr('forced'), "$folder/data.dump");
+my @disabling = ('pg_restore', '--exit-on-error', '--single-transaction', '--data-only', '--disable-triggers', '-d', $node->connstr('forced'), "$folder/data.dump");
+$node->command_fails_like([@disabling], qr/would break store "es"/, 'a restore does not disable the triggers by itself');
+is($old->query('SELECT count(*) FROM es_read_all()'), '0', 'and leaves nothing behind');
+{
+	local $ENV{PGOPTIONS} = '-c eventsrc.allow_unsafe_ddl=on';
+	run_tool('with the triggers disabled, by a superuser who may, it does too', @disabling);
+}
 is($old->query('SELECT count(*) FROM es_read_all(0, NULL)'), '60', 'an old session reads what came in behind its back');
 cmp_ok($old->query(q{SELECT global_position FROM es_append('Order', '1', 'After')}), '>',
 	$node->safe_psql('original', 'SELECT max(global_position) FROM es.events'), 'and appends above it');
