@@ -94,11 +94,16 @@ extern bool es_arbitrate(EsAppend *append, const EsStreamHead *head);
 /* stream.c */
 extern void es_stream_enter_partition(EsStore *store, text *aggregate_type, text *aggregate_id,
 									  const EsStreamHead *head, const EsPartition *partition);
+extern void es_stream_record(EsStore *store, text *aggregate_type, text *aggregate_id, bool begins,
+							 TimestampTz first_partition, TimestampTz last_partition);
 extern bool es_stream_is_closed(EsStore *store, text *aggregate_type, text *aggregate_id);
 extern void es_stream_close(EsStore *store, text *aggregate_type, text *aggregate_id);
 
 /* insert.c */
 extern void es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now);
+
+/* import.c */
+extern bool es_importing(EsStore *store, int64 version, TimestampTz recorded_at);
 
 /* trigger.c */
 extern void es_insert_by_executor(EsAppend *append);

@@ -114,6 +114,8 @@ assign_time(Row *row, EsStore *store, EsPartition *partition, TimestampTz now,
 	TimestampTz routed = DatumGetTimestampTz(row->values[ES_ATT_RECORDED_AT - 1]);
 	TimestampTz recorded_at = Max(now, head->recorded_at);
 
+	if (!row->nulls[ES_ATT_RECORDED_AT - 1] && es_importing(store, head->version + 1, routed))
+		return;
 	if (row->nulls[ES_ATT_RECORDED_AT - 1] ||
 		routed < GetCurrentTransactionStartTimestamp() || routed > now)
 		ereport(ERROR,
