@@ -227,7 +227,7 @@ add_context(void *arg)
 {
 	EsImport   *import = arg;
 
-	if (import->row > 0)
+	if (import->in_row)
 		errcontext("row %lld of the import", (long long) import->row);
 }
 

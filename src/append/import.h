@@ -58,7 +58,8 @@ typedef struct EsImport
 	void	   *plan;			/* INSERT by the executor, ... */
 	EsImportRow *inserting;		/* ... and its row */
 
-	int64		row;			/* of the query, from 1; for messages */
+	int64		row;			/* of the query, from 1; for messages, ... */
+	bool		in_row;			/* ... while it is looked at */
 	int64		imported;
 	int64		skipped;
 } EsImport;

@@ -25,7 +25,7 @@
 #include "store/arguments.h"
 #include "store/position.h"
 
-#define STREAMS_KNOWN	50000
+#define STREAMS_KNOWN	20000
 
 /* 1970-01-01: an earlier time is a source's mistake, and a month's partition */
 #define EARLIEST		((TimestampTz) (UNIX_EPOCH_JDATE - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY)
@@ -291,15 +291,18 @@ check_time(EsImport *import, EsImportStream *stream, Datum *values, bool *nulls)
 				 errhint("Correct the time in the query; clamp => true moves times of the future to now.")));
 	given = Min(given, import->now);
 	if (given < previous && !import->clamp)
+	{
+		char	   *before = pstrdup(timestamptz_to_str(previous));
+
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
 				 errmsg("recorded_at runs backwards in stream %s %s",
 						text_to_cstring(stream->aggregate_type),
 						text_to_cstring(stream->aggregate_id)),
 				 errdetail("Version %lld was recorded at %s, but the one before at %s.",
-						   (long long) stream->head.version + 1,
-						   pstrdup(timestamptz_to_str(given)), timestamptz_to_str(previous)),
+						   (long long) stream->head.version + 1, timestamptz_to_str(given), before),
 				 errhint("Pass clamp => true to give such an event the time of the one before, and keep the source's time in occurred_at.")));
+	}
 	return Max(given, previous);
 }
 
@@ -379,6 +382,7 @@ es_import_add(EsImport *import, Datum *values, bool *nulls)
 	TimestampTz recorded_at;
 
 	import->row++;
+	import->in_row = true;
 	if (es_append_count != import->appends)
 	{
 		/* the query, or a trigger, appends too: maybe to these streams */
@@ -392,6 +396,7 @@ es_import_add(EsImport *import, Datum *values, bool *nulls)
 	if (!check_version(import, stream, values, nulls))
 	{
 		import->skipped++;
+		import->in_row = false;
 		return;
 	}
 	recorded_at = check_time(import, stream, values, nulls);
@@ -425,6 +430,7 @@ es_import_add(EsImport *import, Datum *values, bool *nulls)
 	memcpy(row->nulls, nulls, sizeof(row->nulls));
 	row->partition = partition->lower;
 	row->written = false;
+	import->in_row = false;
 	if (import->nrows == ES_IMPORT_ROWS)
 		es_import_write(import);
 }
