@@ -108,6 +108,14 @@ extern bool es_importing(EsStore *store, int64 version, TimestampTz recorded_at)
 /* trigger.c */
 extern void es_insert_by_executor(EsAppend *append);
 
+/* known.c */
+extern void es_known_forget(void);
+extern bool es_known_usable(EsStore *store, Relation partition);
+extern bool es_known_find(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate_id,
+						  TimestampTz partition, EsStreamHead *head);
+extern void es_known_set(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate_id,
+						 int64 version, TimestampTz recorded_at, TimestampTz partition);
+
 /* context.c */
 extern void es_context_get(EsContext *context);
 

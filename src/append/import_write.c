@@ -158,6 +158,7 @@ es_import_flush(EsImport *import)
 		write_by_executor(import);
 	else
 	{
+		es_known_forget();
 		position = es_position_allocate(import->nrows);
 		transaction = FullTransactionIdGetDatum(GetTopFullTransactionId());
 		for (int i = 0; i < import->nrows; i++)
