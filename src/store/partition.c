@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "partitioning/partdesc.h"
 #include "pgstat.h"
+#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -142,9 +143,12 @@ add_partitions(Oid events, Oid owner, TimestampTz from, int ahead)
 static bool
 ask_month(EsDatabase *db, Oid events, TimestampTz at)
 {
-	uint32		nobody = 0;
+	uint32		other = 0;
 
-	if (!pg_atomic_compare_exchange_u32(&db->month_claimed, &nobody, (uint32) MyProcPid))
+	/* a session that was terminated as it waited leaves its claim behind */
+	if (!pg_atomic_compare_exchange_u32(&db->month_claimed, &other, (uint32) MyProcPid) &&
+		(BackendPidGetProc((int) other) != NULL ||
+		 !pg_atomic_compare_exchange_u32(&db->month_claimed, &other, (uint32) MyProcPid)))
 		return false;
 	pg_atomic_write_u64(&db->month, (uint64) at);
 	pg_write_barrier();
