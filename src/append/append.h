@@ -94,14 +94,27 @@ extern bool es_arbitrate(EsAppend *append, const EsStreamHead *head);
 /* stream.c */
 extern void es_stream_enter_partition(EsStore *store, text *aggregate_type, text *aggregate_id,
 									  const EsStreamHead *head, const EsPartition *partition);
+extern void es_stream_record(EsStore *store, text *aggregate_type, text *aggregate_id, bool begins,
+							 TimestampTz first_partition, TimestampTz last_partition);
 extern bool es_stream_is_closed(EsStore *store, text *aggregate_type, text *aggregate_id);
 extern void es_stream_close(EsStore *store, text *aggregate_type, text *aggregate_id);
 
 /* insert.c */
 extern void es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now);
 
+/* import.c */
+extern bool es_importing(EsStore *store, int64 version, TimestampTz recorded_at);
+
 /* trigger.c */
 extern void es_insert_by_executor(EsAppend *append);
+
+/* known.c */
+extern void es_known_forget(void);
+extern bool es_known_usable(EsStore *store, Relation partition);
+extern bool es_known_find(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate_id,
+						  TimestampTz partition, EsStreamHead *head);
+extern void es_known_set(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate_id,
+						 int64 version, TimestampTz recorded_at, TimestampTz partition);
 
 /* context.c */
 extern void es_context_get(EsContext *context);

@@ -126,6 +126,7 @@ es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now)
 	int			nslots = Min(append->nevents, EVENTS_AT_A_TIME);
 	BulkInsertState bulk = NULL;
 
+	es_known_forget();
 	es_context_get(&common.context);
 	common.recorded_at = Max(now, head->recorded_at);
 	common.transaction = GetTopFullTransactionId();

@@ -26,6 +26,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "append/import.h"
+
 /* columns of snapshots */
 #define ATT_VERSION		3
 #define ATT_RECORDED_AT	4
@@ -120,8 +122,11 @@ es_snapshot_trigger(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("snapshot_trigger() must be fired AFTER INSERT FOR EACH ROW on a store's events")));
 
-	/* what replication applies brings its snapshots along */
-	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+	/*
+	 * what replication applies brings its snapshots along; a stream that is
+	 * imported gets one as it grows
+	 */
+	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA || es_import_running)
 		return PointerGetDatum(NULL);
 
 	table = RelationGetRelid(trigdata->tg_relation);

@@ -119,6 +119,9 @@ es_position_init_shmem(void)
 			pg_atomic_init_u32(&db->worker, 0);
 			pg_atomic_init_u64(&db->maintenance_asked, 0);
 			pg_atomic_init_u64(&db->maintenance_done, 0);
+			pg_atomic_init_u64(&db->month_events, 0);
+			pg_atomic_init_u64(&db->month, 0);
+			pg_atomic_init_u32(&db->month_claimed, 0);
 			ConditionVariableInit(&db->moved);
 			ConditionVariableInit(&db->maintained);
 			es_news_init(db);

@@ -47,6 +47,9 @@ typedef struct EsDatabase
 	pg_atomic_uint64 maintenance_asked;
 	pg_atomic_uint64 maintenance_done;
 	ConditionVariable maintained;
+	pg_atomic_uint64 month_events;	/* a table that also needs, or 0, ... */
+	pg_atomic_uint64 month;		/* ... a partition for this moment */
+	pg_atomic_uint32 month_claimed; /* pid of whoever asks for that, or 0 */
 } EsDatabase;
 
 extern void es_position_request_shmem(void);	/* shmem_request_hook */

@@ -55,6 +55,7 @@ SELECT refused(format('SELECT * FROM %s', call), 'VE002', 'unknown store: ' || c
     $$es_append_events('Order', '1', '{Placed}', '{"{}"}', store => 'none')$$,
     $$es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "1", "events": [{"event_type": "Placed"}]}]', 'none')$$,
     $$es_close_stream('Order', '1', store => 'none')$$,
+    $$es_import($q$SELECT 'Order' AS aggregate_type, '1' AS aggregate_id, 'Placed' AS event_type$q$, store => 'none')$$,
     $$es_read_stream('Order', '1', store => 'none')$$,
     $$es_read_all(store => 'none')$$,
     $$es_read_all(store => 'public')$$,
@@ -119,6 +120,8 @@ FROM unnest(ARRAY[
     $$es_read_stream(?, '1')$$, $$es_read_stream('Order', ?)$$,
     $$es_stream_version(?, '1')$$, $$es_stream_version('Order', ?)$$,
     $$es_state(?, '1')$$, $$es_state('Order', ?)$$, $$es_explain_state(?, '1')$$, $$es_explain_state('Order', ?)$$,
+    $$es_import(?)$$, $$es_import(format('SELECT %L AS aggregate_type, 1 AS aggregate_id, 1 AS event_type', ?))$$,
+    $$es_import(format('SELECT 1 AS aggregate_type, %L AS aggregate_id, 1 AS event_type', ?))$$,
     $$es_create_aggregate(?)$$]) call, unnest(ARRAY['NULL', '''''']) value;
 SELECT refused($$SELECT es_append('Order', '1', 'Placed', event_id => '')$$, 'VE004', 'an empty event id');
 SELECT refused($$SELECT es_append('Order', '1', repeat('x', 10 * 1024 * 1024))$$, 'VE004', 'an event type of 10 MB', true);
@@ -250,6 +253,7 @@ SELECT refused(statement, '25006', 'read-only: ' || statement) FROM unnest(ARRAY
     $$SELECT es_append_events('Order', '1', '{Placed}', '{"{}"}')$$,
     $$SELECT es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "1", "expected_version": 3}]')$$,
     $$SELECT es_close_stream('Order', '1')$$,
+    $$SELECT es_import($q$SELECT 'Order' AS aggregate_type, '1' AS aggregate_id, 'Placed' AS event_type$q$)$$,
     $$SELECT es_create_aggregate('Order')$$,
     $$SELECT es_create_store('more')$$,
     $$SELECT es_drop_store('es', 'es')$$,
