@@ -19,6 +19,7 @@
 #include "append/append.h"
 #include "relay/relay.h"
 #include "store/position.h"
+#include "store/stop_point.h"
 #include "worker/worker.h"
 
 PG_MODULE_MAGIC;
@@ -105,6 +106,7 @@ define_settings(void)
 							"Time between the launcher's looks for new databases.",
 							NULL, &es_setting_launcher_naptime, 60, 1, 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	ES_STOP_POINT_SETTINGS();
 	MarkGUCPrefixReserved("eventsrc");
 }
 
