@@ -10,7 +10,11 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(make_stores start_writers writing finish_writers events_of check_streams check_indexes @STORES);
+use EventsrcTest;
+
+our @EXPORT = qw(make_stores start_writers writing finish_writers events_of check_streams check_indexes @STORES
+  new_readers read_pages read_to_end skipped check_readers reconnect_readers quit_readers
+  start_clients clients_working acknowledged check_acknowledged);
 
 # One store has a name that needs quoting.
 our @STORES = ('es', 'Second "store"');
@@ -115,6 +119,113 @@ sub events_of
 	return split /\n/,
 	  $node->safe_psql($database // 'postgres',
 		'SELECT global_position FROM ' . quoted_store($store) . '.events ORDER BY 1');
+}
+
+# new_readers starts readers by position.  Each remembers what it saw of each store, like a consumer, and so can
+# go on after a crash or at another server.  The first reads page by page; the second many small pages in one
+# transaction at REPEATABLE READ; the third by es_wait(); then again.
+#     options: database => 'postgres', stores => [...], count => 3
+sub new_readers
+{
+	my ($node, %option) = @_;
+	my $self = { database => $option{database} // 'postgres', stores => $option{stores} // [@STORES], all => [] };
+	foreach my $i (0 .. ($option{count} // 3) - 1)
+	{
+		push @{ $self->{all} },
+		  {
+			kind => $i % 3,
+			name => "reader $i",
+			last => { map { $_ => 0 } @{ $self->{stores} } },
+			saw => { map { $_ => [] } @{ $self->{stores} } }
+		  };
+	}
+	reconnect_readers($self, $node);
+	return $self;
+}
+
+# reconnect_readers gives all readers new sessions, at this server or another.
+sub reconnect_readers
+{
+	my ($self, $node) = @_;
+	$self->{node} = $node;
+	$_->{session} = new_session($node, database => $self->{database}) foreach @{ $self->{all} };
+	return;
+}
+
+# read_pages lets every reader read on in every store, at the same time.  Returns how many events they got; -1 if
+# one lost its server.
+sub read_pages
+{
+	my ($self) = @_;
+	my $count = 0;
+	foreach my $store (@{ $self->{stores} })
+	{
+		foreach my $reader (@{ $self->{all} })
+		{
+			my $size = 1 + int(rand(40));
+			my $last = $reader->{last}{$store};
+			(my $name = $store) =~ s/'/''/g;
+			my $page = sub { "SELECT global_position FROM es_read_all($_[0], $size, store => '$name')" };
+			my $statements = $page->($last);
+			$statements = "SELECT '' FROM es_wait($last, '1 ms', store => '$name');\n$statements" if $reader->{kind} == 2;
+			$statements = "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT coalesce(max(global_position), $last) AS last FROM es_read_all($last, $size, store => '$name') \\gset\n"
+			  . $page->($last) . ";\n" . $page->(':last') . ";\nCOMMIT"
+			  if $reader->{kind} == 1;
+			eval { $reader->{session}->start($statements); 1 } or return -1;
+		}
+		foreach my $reader (@{ $self->{all} })
+		{
+			my $out = eval { $reader->{session}->result };
+			return -1 if !defined $out || $reader->{session}->last_error;
+			my @rows = grep { $_ ne '' } split /\n/, $out;
+			push @{ $reader->{saw}{$store} }, @rows;
+			$reader->{last}{$store} = $rows[-1] if @rows;
+			$count += @rows;
+		}
+	}
+	return $count;
+}
+
+# read_to_end reads until there is no more.
+sub read_to_end
+{
+	my ($self) = @_;
+	my $count;
+	while (($count = read_pages($self)) > 0) { }
+	is($count, 0, 'the readers meet no error');
+	return;
+}
+
+# skipped returns how many events of a store a reader has passed and not seen.
+sub skipped
+{
+	my ($reader, $store, @truth) = @_;
+	my %saw = map { $_ => 1 } @{ $reader->{saw}{$store} };
+	return scalar grep { $_ <= $reader->{last}{$store} && !$saw{$_} } @truth;
+}
+
+# check_readers checks that every reader saw every event of every store once and in order.
+sub check_readers
+{
+	my ($self, $when) = @_;
+	foreach my $store (@{ $self->{stores} })
+	{
+		my @truth = events_of($self->{node}, $store, $self->{database});
+		foreach my $reader (@{ $self->{all} })
+		{
+			ok("@{ $reader->{saw}{$store} }" eq "@truth", "$reader->{name} saw every event of $store once and in order, $when")
+			  or diag(scalar @truth . ' events, saw ' . scalar @{ $reader->{saw}{$store} } . ', skipped ' . skipped($reader, $store, @truth));
+		}
+	}
+	return;
+}
+
+# quit_readers ends their sessions.
+sub quit_readers
+{
+	my ($self) = @_;
+	$_->{session}->quit foreach @{ $self->{all} };
+	return;
 }
 
 # check_streams checks what must hold of every store at any time.
