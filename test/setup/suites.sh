@@ -9,7 +9,7 @@
 # shellcheck source=test/setup/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-label=${1:?label} original=${2:?pg_config} stop_points=${STOP_POINTS:-}
+label=${1:?label} original=${2:?pg_config} stop_points=${STOP_POINTS:+1}
 shift 2
 suites=("$@")
 [ ${#suites[@]} -gt 0 ] || suites=(regress isolation pgtap tap)
@@ -161,6 +161,11 @@ if grep -q 'warning:' "$ES_WORK/build.log"; then
 else
     echo "ok     $label: build ($((SECONDS - begun)) s)"
     add 1 0
+fi
+if grep -q 'eventsrc\.test_' "$ES_WORK/src/eventsrc.so"; then found=1; else found=; fi
+if [ "$found" != "$stop_points" ]; then
+    echo "FAILED $label: the build ${found:+has stop points that it should not have}${stop_points:+lacks its stop points}"
+    add 0 1
 fi
 if ! start_cluster "$ES_WORK" "$pg_config" </dev/null; then
     echo "FAILED $label: the server does not start"

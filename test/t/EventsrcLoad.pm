@@ -91,7 +91,7 @@ END
 		'-h', $node->host, '-p', $node->port, $database);
 	my $self = { out => \$out, err => \$err };
 	$self->{run} = IPC::Run::start(\@command, '<', \undef, '>', \$out, '2>', \$err,
-		IPC::Run::timeout($EventsrcTest::PATIENCE * 4));
+		IPC::Run::timeout($EventsrcTest::PATIENCE * 4 * ($ENV{EVENTSRC_TORTURE} || 1)));
 	return $self;
 }
 
