@@ -142,6 +142,7 @@ foreach my $round (1 .. 3)
 	my $read = 0;
 	while (lines_in(@{ $clients->{files} }) < $goal && time < $end)
 	{
+		select(undef, undef, undef, 0.01);
 		# once, amid the work: then the log lags behind again
 		next if $read++ || lines_in(@{ $clients->{files} }) < $goal / 2;
 		my $page = $flusher->query("SELECT global_position, event_id FROM es_read_all($last, NULL)");
