@@ -20,6 +20,7 @@
 #include "relay/relay.h"
 #include "store/guard.h"
 #include "store/position.h"
+#include "store/stop_point.h"
 #include "worker/worker.h"
 
 PG_MODULE_MAGIC;
@@ -110,6 +111,7 @@ define_settings(void)
 							 "Lets commands through that break stores; every use is logged.",
 							 NULL, &es_setting_allow_unsafe_ddl, false,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+	ES_STOP_POINT_SETTINGS();
 	MarkGUCPrefixReserved("eventsrc");
 }
 

@@ -9,6 +9,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "tcop/utility.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -182,6 +183,8 @@ es_read_all(PG_FUNCTION_ARGS)
 				 errdetail("It is %lld.", (long long) after),
 				 errhint("Pass 0 to read from the beginning.")));
 	es_store_check_acl(store, ACL_SELECT);
+	/* in a function that is wrongly labelled PARALLEL SAFE */
+	PreventCommandIfParallelMode("es_read_all()");
 	InitMaterializedSRF(fcinfo, 0);
 
 	/* first the safe position, then the snapshot */

@@ -37,6 +37,7 @@
 
 #include "store/news.h"
 #include "store/position.h"
+#include "store/stop_point.h"
 
 #define SLOT_EMPTY				PG_UINT64_MAX
 
@@ -296,8 +297,9 @@ publish_slot(EsDatabase *db)
 {
 	static bool exit_registered = false;
 	EsSlot	   *slot = &shared->slots[es_my_proc_number()];
+	uint64		lower;
 
-	if (appending)
+	if (appending || !ES_TEST_REGISTRY())
 		return;
 	if (!exit_registered)
 	{
@@ -307,9 +309,12 @@ publish_slot(EsDatabase *db)
 	slot->s.database = db;
 	pg_write_barrier();
 	appending = true;
-	pg_atomic_write_u64(&slot->s.lower, pg_atomic_read_u64(&db->head));
+	lower = pg_atomic_read_u64(&db->head);
+	ES_STOP_POINT("lower bound read");
+	pg_atomic_write_u64(&slot->s.lower, lower);
 	/* published before any position is taken */
 	pg_memory_barrier();
+	ES_STOP_POINT("published");
 }
 
 /*
@@ -336,8 +341,10 @@ es_position_allocate(int count)
 			continue;
 		}
 		if (pg_atomic_compare_exchange_u64(&db->head, &head, wanted))
-			return (int64) head + 1;
+			break;
 	}
+	ES_STOP_POINT("position taken");
+	return (int64) head + 1;
 }
 
 /*
@@ -429,9 +436,12 @@ es_position_appending(void)
 int64
 es_position_safe_of(EsDatabase *db)
 {
-	uint64		safe = pg_atomic_read_u64(&db->head);
+	uint64		safe;
 	uint64		settled;
 
+	ES_STOP_POINT("read begun");
+	safe = pg_atomic_read_u64(&db->head);
+	ES_STOP_POINT("head read");
 	/* the head is read before the slots */
 	pg_memory_barrier();
 	for (int i = 0; i < shared->nslots; i++)
@@ -451,6 +461,7 @@ es_position_safe_of(EsDatabase *db)
 		;
 	/* and the slots before the snapshot */
 	pg_memory_barrier();
+	ES_STOP_POINT("slots read");
 	return (int64) Max(safe, settled);
 }
 
@@ -531,6 +542,7 @@ xact_callback(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
+			ES_STOP_POINT_BUSY("visible");
 			clear_slot();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
