@@ -115,6 +115,7 @@ es_position_init_shmem(void)
 			pg_atomic_init_u64(&db->reserved, 0);
 			pg_atomic_init_u64(&db->moves, 0);
 			pg_atomic_init_u64(&db->settled, 0);
+			pg_atomic_init_u64(&db->durable, 0);
 			pg_atomic_init_u64(&db->latest_partition, (uint64) PG_INT64_MIN);
 			pg_atomic_init_u32(&db->worker, 0);
 			pg_atomic_init_u64(&db->maintenance_asked, 0);
@@ -204,6 +205,7 @@ es_database(void)
 		pg_atomic_write_u64(&entry->head, start);
 		pg_atomic_write_u64(&entry->reserved, start);
 		pg_atomic_write_u64(&entry->settled, 0);
+		pg_atomic_write_u64(&entry->durable, 0);
 		entry->sequence = sequence;
 	}
 	else if (entry == NULL && fresh)
@@ -212,6 +214,7 @@ es_database(void)
 		pg_atomic_write_u64(&entry->head, start);
 		pg_atomic_write_u64(&entry->reserved, start);
 		pg_atomic_write_u64(&entry->settled, 0);
+		pg_atomic_write_u64(&entry->durable, 0);
 		entry->sequence = sequence;
 		entry->dboid = MyDatabaseId;
 	}
