@@ -50,6 +50,7 @@ struct EsRead
 	int64		after;
 	int64		safe;
 	Snapshot	horizon;
+	bool		filtered;
 	Datum	   *aggregate_types;	/* any, if their number is negative */
 	Datum	   *event_types;
 	int			naggregate_types;
@@ -188,6 +189,7 @@ begin_all(EsRead *read, FunctionCallInfo fcinfo)
 	read->max_count = max_count_arg(fcinfo, 1);
 	read->naggregate_types = types_arg(fcinfo, 2, "aggregate_types", &read->aggregate_types);
 	read->nevent_types = types_arg(fcinfo, 3, "event_types", &read->event_types);
+	read->filtered = read->naggregate_types >= 0 || read->nevent_types >= 0;
 	store = es_store_open(es_store_name_arg(fcinfo, 4), AccessShareLock);
 	if (read->after < 0)
 		ereport(ERROR,
@@ -259,7 +261,7 @@ es_read_next(EsRead *read)
 		return NULL;
 	while (read->left > 0 && (slot = es_scan_next(read->scan)) != NULL)
 	{
-		if (read->reader == ES_READS_ALL &&
+		if (read->filtered &&
 			(!matches(slot, ES_ATT_AGGREGATE_TYPE, read->aggregate_types, read->naggregate_types) ||
 			 !matches(slot, ES_ATT_EVENT_TYPE, read->event_types, read->nevent_types)))
 			continue;
