@@ -159,6 +159,7 @@ pathkeys(PlannerInfo *root, RelOptInfo *rel, EsReader reader, FuncExpr *call)
 	}
 	var = makeVar(rel->relid, attribute, INT8OID, -1, InvalidOid, 0);
 	int8 = lookup_type_cache(INT8OID, TYPECACHE_LT_OPR | TYPECACHE_GT_OPR);
+
 	return es_build_expression_pathkey(root, (Expr *) var, descending ? int8->gt_opr : int8->lt_opr,
 									   rel->relids);
 }
@@ -193,7 +194,10 @@ plan_read(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 	scan->flags = path->flags;
 	scan->custom_scan_tlist = columns;
 
-	/* here the planner sees the function, its parameters and what it depends on */
+	/*
+	 * here the planner sees the function, its parameters and what it depends
+	 * on
+	 */
 	scan->custom_exprs = list_copy(path->custom_private);
 	scan->methods = &es_read_scan_methods;
 	return &scan->scan.plan;
