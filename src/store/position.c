@@ -352,15 +352,16 @@ es_position_import(int64 position)
 }
 
 /*
- * announce_move tells workers, and whoever waits for it, that the safe
+ * announce_move tells whoever waits for it, and workers, that the safe
  * position may have moved.
  */
 static void
 announce_move(EsDatabase *db)
 {
 	pg_atomic_fetch_add_u64(&db->moves, 1);
-	ConditionVariableBroadcast(&db->moved);
+	/* clients first: signals to the workers take their time */
 	es_news_announce(db);
+	ConditionVariableBroadcast(&db->moved);
 }
 
 /*
