@@ -12,21 +12,14 @@
 #include "eventsrc.h"
 
 #include "access/genam.h"
-#include "access/htup_details.h"
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "executor/tuptable.h"
-#include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
@@ -45,8 +38,8 @@ typedef struct PartScan
 	Relation	index;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
-	bool		loaded;			/* slot holds the next row (global order) */
-	int64		position;		/* of that row, if others are open too */
+	int64		position;		/* global order: of the slot's row, if others
+								 * are open too */
 } PartScan;
 
 struct EsScan
@@ -383,8 +376,7 @@ es_visible_bound(EsStore *store, int64 after, int64 upto, Snapshot snapshot, Sna
 static void
 load_part(EsScan *scan, PartScan *part)
 {
-	part->loaded = index_getnext_slot(part->scan, ForwardScanDirection, part->slot);
-	if (!part->loaded)
+	if (!index_getnext_slot(part->scan, ForwardScanDirection, part->slot))
 	{
 		close_part(part);
 		scan->nopen--;
@@ -394,12 +386,28 @@ load_part(EsScan *scan, PartScan *part)
 }
 
 /*
+ * lowest_part finds the partition whose row has the lowest position.
+ */
+static PartScan *
+lowest_part(EsScan *scan)
+{
+	PartScan   *lowest = NULL;
+
+	for (PartScan *part = scan->parts; part < scan->parts + scan->nparts; part++)
+	{
+		if (part->rel && (lowest == NULL || part->position < lowest->position))
+			lowest = part;
+	}
+	return lowest;
+}
+
+/*
  * next_global returns the row with the lowest position of all partitions.
  */
 static TupleTableSlot *
 next_global(EsScan *scan)
 {
-	PartScan   *lowest = NULL;
+	PartScan   *lowest;
 
 	if (scan->current < 0)
 	{
@@ -416,15 +424,7 @@ next_global(EsScan *scan)
 	if (scan->nopen == 1 && scan->last && scan->last->rel)
 		lowest = scan->last;
 	else
-	{
-		for (int i = 0; i < scan->nparts; i++)
-		{
-			PartScan   *part = &scan->parts[i];
-
-			if (part->rel && (lowest == NULL || part->position < lowest->position))
-				lowest = part;
-		}
-	}
+		lowest = lowest_part(scan);
 	if (lowest && scan->horizon &&
 		!table_tuple_satisfies_snapshot(lowest->rel, lowest->slot, scan->horizon))
 	{
@@ -574,37 +574,4 @@ es_scan_end(EsScan *scan)
 	if (scan->parts)
 		pfree(scan->parts);
 	pfree(scan);
-}
-
-/*
- * es_event_datum makes a datum of the composite type es_event of a slot's row,
- * detoasted, in CurrentMemoryContext.
- */
-Datum
-es_event_datum(TupleTableSlot *slot)
-{
-	TupleDesc	desc = es_event_tupdesc();
-	HeapTuple	tuple;
-	Datum		result;
-	bool		free_it;
-
-	if (slot->tts_tupleDescriptor->natts == ES_NATTS)
-	{
-		tuple = ExecFetchSlotHeapTuple(slot, false, &free_it);
-		/* an older row, from before a column was added, has fewer */
-		if (HeapTupleHeaderGetNatts(tuple->t_data) == ES_NATTS)
-		{
-			result = heap_copy_tuple_as_datum(tuple, desc);
-			if (free_it)
-				heap_freetuple(tuple);
-			return result;
-		}
-		if (free_it)
-			heap_freetuple(tuple);
-	}
-	slot_getsomeattrs(slot, ES_NATTS);
-	tuple = heap_form_tuple(desc, slot->tts_values, slot->tts_isnull);
-	result = heap_copy_tuple_as_datum(tuple, desc);
-	heap_freetuple(tuple);
-	return result;
 }
