@@ -17,6 +17,7 @@
 #include "utils/guc.h"
 
 #include "append/append.h"
+#include "read/read.h"
 #include "relay/relay.h"
 #include "store/guard.h"
 #include "store/position.h"
@@ -33,6 +34,16 @@ char	   *es_setting_traceparent = NULL;
 int			es_setting_max_databases = 64;
 int			es_setting_max_relays = 64;
 int			es_setting_partitions_ahead = 2;
+int			es_setting_read_durable = ES_DURABLE_OFF;
+
+static const struct config_enum_entry durable_options[] = {
+	{"off", ES_DURABLE_OFF, false},
+	{"local", ES_DURABLE_LOCAL, false},
+	{"false", ES_DURABLE_OFF, true},
+	{"no", ES_DURABLE_OFF, true},
+	{"0", ES_DURABLE_OFF, true},
+	{NULL, 0, false}
+};
 
 void		_PG_init(void);
 
@@ -103,6 +114,11 @@ define_settings(void)
 							"Months for which partitions are made in advance.",
 							NULL, &es_setting_partitions_ahead, 2, 0, 120,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("eventsrc.read_durable",
+							 "Whether readers are given only what a crash cannot undo.",
+							 "With \"local\", the WAL is flushed before a safe position is given out.",
+							 &es_setting_read_durable, ES_DURABLE_OFF, durable_options,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("eventsrc.launcher_naptime",
 							"Time between the launcher's looks for new databases.",
 							NULL, &es_setting_launcher_naptime, 60, 1, 86400,
@@ -136,6 +152,7 @@ _PG_init(void)
 	previous_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = init_shmem;
 	es_position_init_backend();
+	es_read_install_hooks();
 	es_append_install_hooks();
 	es_relay_init();
 	es_worker_register_launcher();

@@ -116,6 +116,7 @@ es_position_init_shmem(void)
 			pg_atomic_init_u64(&db->reserved, 0);
 			pg_atomic_init_u64(&db->moves, 0);
 			pg_atomic_init_u64(&db->settled, 0);
+			pg_atomic_init_u64(&db->durable, 0);
 			pg_atomic_init_u64(&db->latest_partition, (uint64) PG_INT64_MIN);
 			pg_atomic_init_u32(&db->worker, 0);
 			pg_atomic_init_u64(&db->maintenance_asked, 0);
@@ -208,6 +209,7 @@ es_database(void)
 		pg_atomic_write_u64(&entry->head, start);
 		pg_atomic_write_u64(&entry->reserved, start);
 		pg_atomic_write_u64(&entry->settled, 0);
+		pg_atomic_write_u64(&entry->durable, 0);
 		entry->sequence = sequence;
 	}
 	else if (entry == NULL && fresh)
@@ -216,6 +218,7 @@ es_database(void)
 		pg_atomic_write_u64(&entry->head, start);
 		pg_atomic_write_u64(&entry->reserved, start);
 		pg_atomic_write_u64(&entry->settled, 0);
+		pg_atomic_write_u64(&entry->durable, 0);
 		entry->sequence = sequence;
 		entry->dboid = MyDatabaseId;
 	}
@@ -359,15 +362,16 @@ es_position_import(int64 position)
 }
 
 /*
- * announce_move tells workers, and whoever waits for it, that the safe
+ * announce_move tells whoever waits for it, and workers, that the safe
  * position may have moved.
  */
 static void
 announce_move(EsDatabase *db)
 {
 	pg_atomic_fetch_add_u64(&db->moves, 1);
-	ConditionVariableBroadcast(&db->moved);
+	/* clients first: signals to the workers take their time */
 	es_news_announce(db);
+	ConditionVariableBroadcast(&db->moved);
 }
 
 /*

@@ -35,6 +35,7 @@ typedef struct EsDatabase
 	pg_atomic_uint64 latest_partition;	/* begin of the latest one with events */
 	pg_atomic_uint64 moves;		/* counts those broadcasts */
 	pg_atomic_uint64 settled;	/* highest safe position that anybody computed */
+	pg_atomic_uint64 durable;	/* highest that is known to be flushed */
 
 	/* who waits for the safe position to move (store/news.c) */
 	ConditionVariable news;
@@ -75,5 +76,9 @@ extern int64 es_position_head(void);
 extern int64 es_position_safe(void);
 extern int64 es_position_safe_of(EsDatabase *db);
 extern bool es_position_appending(void);
+
+/* durable.c */
+extern void es_position_make_durable(int64 safe);
+extern int64 es_position_readable(void);
 
 #endif							/* EVENTSRC_POSITION_H */
