@@ -31,6 +31,7 @@ char	   *es_setting_traceparent = NULL;
 int			es_setting_max_databases = 64;
 int			es_setting_max_relays = 64;
 int			es_setting_partitions_ahead = 2;
+int			es_setting_stream_cache = 4096;
 
 void		_PG_init(void);
 
@@ -46,6 +47,7 @@ request_shmem(void)
 	if (previous_shmem_request_hook)
 		previous_shmem_request_hook();
 	es_position_request_shmem();
+	es_heads_request_shmem();
 	es_relay_request_shmem();
 	es_worker_request_shmem();
 }
@@ -59,6 +61,7 @@ init_shmem(void)
 	if (previous_shmem_startup_hook)
 		previous_shmem_startup_hook();
 	es_position_init_shmem();
+	es_heads_init_shmem();
 	es_relay_init_shmem();
 	es_worker_init_shmem();
 }
@@ -101,6 +104,10 @@ define_settings(void)
 							"Months for which partitions are made in advance.",
 							NULL, &es_setting_partitions_ahead, 2, 0, 120,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eventsrc.stream_cache",
+							"Shared memory that remembers where streams stand; 0 is none.",
+							NULL, &es_setting_stream_cache, 4096, 0, 1024 * 1024,
+							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("eventsrc.launcher_naptime",
 							"Time between the launcher's looks for new databases.",
 							NULL, &es_setting_launcher_naptime, 60, 1, 86400,
@@ -129,6 +136,7 @@ _PG_init(void)
 	previous_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = init_shmem;
 	es_position_init_backend();
+	es_heads_init_backend();
 	es_append_install_hooks();
 	es_relay_init();
 	es_worker_register_launcher();

@@ -23,6 +23,7 @@ extern char *es_setting_traceparent;
 extern int	es_setting_max_databases;
 extern int	es_setting_max_relays;
 extern int	es_setting_partitions_ahead;
+extern int	es_setting_stream_cache;
 
 /*
  * Objects of the extension in this database, looked up by name once and kept

@@ -43,6 +43,8 @@ typedef struct PartScan
 	Relation	index;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
+	bool		begun;			/* global order: it was opened, ... */
+	int64		from;			/* ... which need not be before this position */
 	bool		loaded;			/* slot holds the next row (global order) */
 	int64		position;		/* of that row */
 } PartScan;
@@ -288,13 +290,24 @@ EsScan *
 es_scan_all_direct(EsStore *store, int64 after, int64 upto, Snapshot snapshot, Snapshot horizon)
 {
 	EsScan	   *scan = new_scan(store, 0, after < upto ? store->npartitions - 1 : -1, snapshot);
+	int			nparts = scan->nparts;
 
+	scan->nparts = 0;
+	for (int i = 0; i < nparts; i++)
+	{
+		PartScan   *part = &scan->parts[scan->nparts];
+
+		if (es_partition_may_hold(store, &store->partitions[i], after, upto, &part->from))
+		{
+			part->partition = store->partitions[i];
+			scan->nparts++;
+		}
+	}
 	scan->global = true;
 	scan->horizon = horizon;
 	ScanKeyInit(&scan->keys[0], 1, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(after));
 	ScanKeyInit(&scan->keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(upto));
 	scan->nkeys = 2;
-	scan->current = -1;			/* partitions are opened at the first row */
 	return scan;
 }
 
@@ -331,23 +344,35 @@ load_part(EsScan *scan, PartScan *part)
 }
 
 /*
- * next_global returns the row with the lowest position of all partitions.
+ * next_unbegun returns the partition that has to be opened next, because it may
+ * hold a position up to the given one; NULL if there is none.
+ */
+static PartScan *
+next_unbegun(EsScan *scan, int64 position)
+{
+	PartScan   *next = NULL;
+
+	for (int i = 0; i < scan->nparts; i++)
+	{
+		PartScan   *part = &scan->parts[i];
+
+		if (!part->begun && part->from <= position && (next == NULL || part->from < next->from))
+			next = part;
+	}
+	return next;
+}
+
+/*
+ * next_global returns the row with the lowest position of all partitions.  A
+ * partition is opened when its turn comes.
  */
 static TupleTableSlot *
 next_global(EsScan *scan)
 {
 	PartScan   *lowest = NULL;
+	PartScan   *unbegun;
 
-	if (scan->current < 0)
-	{
-		scan->current = 0;
-		for (int i = 0; i < scan->nparts; i++)
-		{
-			open_part(scan, &scan->parts[i]);
-			load_part(scan, &scan->parts[i]);
-		}
-	}
-	else if (scan->last && scan->last->rel)
+	if (scan->last && scan->last->rel)
 		load_part(scan, scan->last);
 
 	for (int i = 0; i < scan->nparts; i++)
@@ -357,12 +382,23 @@ next_global(EsScan *scan)
 		if (part->rel && part->loaded && (lowest == NULL || part->position < lowest->position))
 			lowest = part;
 	}
+	while ((unbegun = next_unbegun(scan, lowest ? lowest->position : PG_INT64_MAX)) != NULL)
+	{
+		open_part(scan, unbegun);
+		unbegun->begun = true;
+		load_part(scan, unbegun);
+		if (unbegun->loaded && (lowest == NULL || unbegun->position < lowest->position))
+			lowest = unbegun;
+	}
 	if (lowest && scan->horizon &&
 		!table_tuple_satisfies_snapshot(lowest->rel, lowest->slot, scan->horizon))
 	{
 		/* the caller's snapshot ends here: what follows is for a later one */
 		for (int i = 0; i < scan->nparts; i++)
+		{
+			scan->parts[i].begun = true;
 			close_part(&scan->parts[i]);
+		}
 		lowest = NULL;
 	}
 	scan->last = lowest;
