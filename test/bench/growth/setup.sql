@@ -38,7 +38,7 @@ SELECT count(*) FROM generate_series(0, 99) s, unnest(ARRAY['small', 'large']) s
     es_append_events('Read', 'm59-' || s, array_fill('Deposited'::text, ARRAY[100]),
                      array_fill(jsonb_build_object('amount', 10, 'note', repeat('x', 180)), ARRAY[100]), store => store);
 -- a stream of a million events
-SELECT count(*) FROM generate_series(1, :long / 1000) s,
+SELECT count(*) FROM generate_series(1, :long::bigint / 1000) s,
     es_append_events('Read', 'long', array_fill('Deposited'::text, ARRAY[1000]),
-                     array_fill(jsonb_build_object('amount', 10), ARRAY[1000]), store => 'large');
+                     array_fill(jsonb_build_object('amount', 10), ARRAY[1000]), (s - 1) * 1000, store => 'large');
 VACUUM ANALYZE large.events, small.events, large.streams, small.streams;
