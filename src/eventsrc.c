@@ -44,6 +44,7 @@ static const struct config_enum_entry durable_options[] = {
 	{"0", ES_DURABLE_OFF, true},
 	{NULL, 0, false}
 };
+int			es_setting_stream_cache = 4096;
 
 void		_PG_init(void);
 
@@ -59,6 +60,7 @@ request_shmem(void)
 	if (previous_shmem_request_hook)
 		previous_shmem_request_hook();
 	es_position_request_shmem();
+	es_heads_request_shmem();
 	es_relay_request_shmem();
 	es_worker_request_shmem();
 }
@@ -72,6 +74,7 @@ init_shmem(void)
 	if (previous_shmem_startup_hook)
 		previous_shmem_startup_hook();
 	es_position_init_shmem();
+	es_heads_init_shmem();
 	es_relay_init_shmem();
 	es_worker_init_shmem();
 }
@@ -119,6 +122,10 @@ define_settings(void)
 							 "With \"local\", the WAL is flushed before a safe position is given out.",
 							 &es_setting_read_durable, ES_DURABLE_OFF, durable_options,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eventsrc.stream_cache",
+							"Shared memory that remembers where streams stand; 0 is none.",
+							NULL, &es_setting_stream_cache, 4096, 0, 1024 * 1024,
+							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("eventsrc.launcher_naptime",
 							"Time between the launcher's looks for new databases.",
 							NULL, &es_setting_launcher_naptime, 60, 1, 86400,
@@ -153,6 +160,7 @@ _PG_init(void)
 	shmem_startup_hook = init_shmem;
 	es_position_init_backend();
 	es_read_install_hooks();
+	es_heads_init_backend();
 	es_append_install_hooks();
 	es_relay_init();
 	es_worker_register_launcher();

@@ -28,6 +28,7 @@ extern int	es_setting_read_durable;
 /* values of eventsrc.read_durable */
 #define ES_DURABLE_OFF		0
 #define ES_DURABLE_LOCAL	1
+extern int	es_setting_stream_cache;
 
 /*
  * Objects of the extension in this database, looked up by name once and kept

@@ -49,6 +49,7 @@ typedef struct EsStreamHead
 	bool		seen;			/* the transaction's snapshot sees the last
 								 * event */
 	bool		closing;		/* the last event is of ES_CLOSING_TYPE */
+	uint64		hash;			/* the stream's */
 } EsStreamHead;
 
 /* an append to one stream; without events it only checks the version */
@@ -90,6 +91,16 @@ extern bool es_is_retry(EsAppend *append, const EsStreamHead *head);
 extern void es_raise_conflict(EsAppend *append, int64 actual, const char *hint);
 extern void es_check_expected(EsAppend *append, const EsStreamHead *head);
 extern bool es_arbitrate(EsAppend *append, const EsStreamHead *head);
+
+/* heads.c */
+extern bool es_head_take(EsStore *store, text *aggregate_type, text *aggregate_id, uint64 hash,
+						 EsStreamHead *head);
+extern void es_head_keep(EsStore *store, text *aggregate_type, text *aggregate_id,
+						 const EsStreamHead *head);
+extern void es_heads_request_shmem(void);
+extern void es_heads_init_shmem(void);
+extern void es_heads_init_backend(void);
+extern void es_heads_forget_database(Oid database);
 
 /* stream.c */
 extern void es_stream_enter_partition(EsStore *store, text *aggregate_type, text *aggregate_id,

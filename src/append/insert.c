@@ -113,6 +113,26 @@ insert_slots(EsTarget *target, TupleTableSlot **slots, int nslots, BulkInsertSta
 }
 
 /*
+ * keep_head remembers where the stream stands after the append, unless that
+ * may have closed it.
+ */
+static void
+keep_head(EsAppend *append, uint64 hash, TimestampTz recorded_at, TimestampTz partition)
+{
+	text	   *type = append->events[append->nevents - 1].event_type;
+	EsStreamHead head;
+
+	if (VARSIZE_ANY_EXHDR(type) == strlen(ES_CLOSING_TYPE) &&
+		memcmp(VARDATA_ANY(type), ES_CLOSING_TYPE, strlen(ES_CLOSING_TYPE)) == 0)
+		return;
+	head.hash = hash;
+	head.version = append->version;
+	head.recorded_at = recorded_at;
+	head.partition = partition;
+	es_head_keep(append->store, append->aggregate_type, append->aggregate_id, &head);
+}
+
+/*
  * es_insert_direct writes an append's events after the stream's head; sets the
  * result.
  */
@@ -156,8 +176,9 @@ es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now)
 
 	if (bulk)
 		FreeBulkInsertState(bulk);
-	es_target_close(target);
-
 	append->version = common.version + append->nevents - 1;
 	append->position = common.position + append->nevents - 1;
+	/* before triggers fire, which may append to the stream too */
+	keep_head(append, head->hash, common.recorded_at, partition.lower);
+	es_target_close(target);
 }

@@ -38,8 +38,10 @@ typedef struct PartScan
 	Relation	index;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
+	bool		begun;			/* global order: it was opened, ... */
+	int64		from;			/* ... which need not be before this position */
 	int64		position;		/* global order: of the slot's row, if others
-								 * are open too */
+								 * are not at their end either */
 } PartScan;
 
 struct EsScan
@@ -332,13 +334,25 @@ es_scan_all_direct(EsStore *store, int64 after, int64 upto, Snapshot snapshot, S
 {
 	EsScan	   *scan = new_scan(store, 0, after < upto ? store->npartitions - 1 : -1,
 								ForwardScanDirection, snapshot);
+	int			nparts = scan->nparts;
 
+	scan->nparts = 0;
+	for (int i = 0; i < nparts; i++)
+	{
+		PartScan   *part = &scan->parts[scan->nparts];
+
+		if (es_partition_may_hold(store, &store->partitions[i], after, upto, &part->from))
+		{
+			part->partition = store->partitions[i];
+			scan->nparts++;
+		}
+	}
+	scan->nopen = scan->nparts;
 	scan->global = true;
 	scan->horizon = horizon;
 	ScanKeyInit(&scan->keys[0], 1, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(after));
 	ScanKeyInit(&scan->keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(upto));
 	scan->nkeys = 2;
-	scan->current = -1;			/* partitions are opened at the first row */
 	return scan;
 }
 
@@ -402,35 +416,59 @@ lowest_part(EsScan *scan)
 }
 
 /*
- * next_global returns the row with the lowest position of all partitions.
+ * next_unbegun returns the partition that has to be opened next, because it may
+ * hold a position up to the given one; NULL if there is none.
+ */
+static PartScan *
+next_unbegun(EsScan *scan, int64 position)
+{
+	PartScan   *next = NULL;
+
+	for (int i = 0; i < scan->nparts; i++)
+	{
+		PartScan   *part = &scan->parts[i];
+
+		if (!part->begun && part->from <= position && (next == NULL || part->from < next->from))
+			next = part;
+	}
+	return next;
+}
+
+/*
+ * next_global returns the row with the lowest position of all partitions.  A
+ * partition is opened when its turn comes.
  */
 static TupleTableSlot *
 next_global(EsScan *scan)
 {
 	PartScan   *lowest;
+	PartScan   *unbegun;
 
-	if (scan->current < 0)
-	{
-		scan->current = 0;
-		scan->nopen = scan->nparts;
-		for (int i = 0; i < scan->nparts; i++)
-			open_part(scan, &scan->parts[i]);
-		for (int i = 0; i < scan->nparts; i++)
-			load_part(scan, &scan->parts[i]);
-	}
-	else if (scan->last && scan->last->rel)
+	if (scan->last && scan->last->rel)
 		load_part(scan, scan->last);
 
 	if (scan->nopen == 1 && scan->last && scan->last->rel)
 		lowest = scan->last;
 	else
+	{
 		lowest = lowest_part(scan);
+		while ((unbegun = next_unbegun(scan, lowest ? lowest->position : PG_INT64_MAX)) != NULL)
+		{
+			open_part(scan, unbegun);
+			unbegun->begun = true;
+			load_part(scan, unbegun);
+			lowest = lowest_part(scan);
+		}
+	}
 	if (lowest && scan->horizon &&
 		!table_tuple_satisfies_snapshot(lowest->rel, lowest->slot, scan->horizon))
 	{
 		/* the caller's snapshot ends here: what follows is for a later one */
 		for (int i = 0; i < scan->nparts; i++)
+		{
+			scan->parts[i].begun = true;
 			close_part(&scan->parts[i]);
+		}
 		scan->nopen = 0;
 		lowest = NULL;
 	}

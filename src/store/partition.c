@@ -10,9 +10,7 @@
  */
 #include "eventsrc.h"
 
-#include "access/genam.h"
 #include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -51,33 +49,6 @@ es_partition_bound(PartitionBoundInfo bounds, int i, TimestampTz without)
 	if (bounds->kind && bounds->kind[i][0] == PARTITION_RANGE_DATUM_MAXVALUE)
 		return DT_NOEND;
 	return DatumGetTimestampTz(bounds->datums[i][0]);
-}
-
-/*
- * es_partition_last_position reads the highest position in a partition, 0 if
- * it is empty.
- */
-int64
-es_partition_last_position(EsPartition *partition)
-{
-	Relation	rel = table_open(partition->relid, AccessShareLock);
-	Relation	index = index_open(partition->position_index, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	IndexScanDesc scan = es_index_beginscan(rel, index, SnapshotSelf, 0);
-	int64		position = 0;
-
-	index_rescan(scan, NULL, 0, NULL, 0);
-	if (index_getnext_slot(scan, BackwardScanDirection, slot))
-	{
-		bool		isnull;
-
-		position = DatumGetInt64(slot_getattr(slot, ES_ATT_GLOBAL_POSITION, &isnull));
-	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
-	return position;
 }
 
 PG_FUNCTION_INFO_V1(es_has_partition);

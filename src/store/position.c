@@ -64,6 +64,9 @@ static EsPositionShared *shared = NULL;
 static EsDatabase *my_database = NULL;
 static bool appending = false;	/* my slot is published */
 
+/* the earliest partition that the transaction writes into */
+static TimestampTz entered = DT_NOEND;
+
 static void xact_callback(XactEvent event, void *arg);
 static void exit_callback(int code, Datum arg);
 
@@ -118,6 +121,7 @@ es_position_init_shmem(void)
 			pg_atomic_init_u64(&db->settled, 0);
 			pg_atomic_init_u64(&db->durable, 0);
 			pg_atomic_init_u64(&db->latest_partition, (uint64) PG_INT64_MIN);
+			pg_atomic_init_u64(&db->late, 0);
 			pg_atomic_init_u32(&db->worker, 0);
 			pg_atomic_init_u64(&db->maintenance_asked, 0);
 			pg_atomic_init_u64(&db->maintenance_done, 0);
@@ -215,6 +219,7 @@ es_database(void)
 	else if (entry == NULL && fresh)
 	{
 		entry = fresh;
+		pg_atomic_write_u64(&entry->latest_partition, (uint64) PG_INT64_MIN);
 		pg_atomic_write_u64(&entry->head, start);
 		pg_atomic_write_u64(&entry->reserved, start);
 		pg_atomic_write_u64(&entry->settled, 0);
@@ -394,12 +399,11 @@ es_position_at_least(int64 position)
 }
 
 /*
- * es_position_latest_partition remembers that the partition that begins at the
- * given moment holds events, and returns the latest that is known to.  So an
- * append notices that the clock was set back over a partition's border.
+ * es_position_found_partition remembers that the partition that begins at the
+ * given moment holds events, and returns the latest that is known to.
  */
 TimestampTz
-es_position_latest_partition(TimestampTz lower)
+es_position_found_partition(TimestampTz lower)
 {
 	EsDatabase *db = es_database();
 	uint64		latest = pg_atomic_read_u64(&db->latest_partition);
@@ -408,6 +412,31 @@ es_position_latest_partition(TimestampTz lower)
 		   !pg_atomic_compare_exchange_u64(&db->latest_partition, &latest, (uint64) lower))
 		;
 	return Max((TimestampTz) latest, lower);
+}
+
+/*
+ * es_position_latest_partition is called by whoever writes into the partition
+ * that begins at the given moment (DT_NOBEGIN: only looks), and returns the
+ * latest that holds events.  So an append notices that the clock was set back
+ * over a partition's border, and readers learn of events that come late.
+ */
+TimestampTz
+es_position_latest_partition(TimestampTz lower)
+{
+	if (lower != DT_NOBEGIN)
+		entered = Min(entered, lower);
+	return es_position_found_partition(lower);
+}
+
+/*
+ * es_position_late returns a count that has changed, once the safe position
+ * passes an event in another than the latest partition, since before the event
+ * was committed.  See find_bounds() in bounds.c.
+ */
+uint64
+es_position_late(void)
+{
+	return pg_atomic_read_u64(&es_database()->late);
 }
 
 /*
@@ -525,6 +554,8 @@ clear_slot(void)
 
 	/* what was committed is visible before the slot says so */
 	pg_memory_barrier();
+	if (entered < (TimestampTz) pg_atomic_read_u64(&db->latest_partition))
+		(void) pg_atomic_fetch_add_u64(&db->late, 1);
 	pg_atomic_write_u64(&slot->s.lower, SLOT_EMPTY);
 	appending = false;
 
@@ -540,7 +571,11 @@ static void
 xact_callback(XactEvent event, void *arg)
 {
 	if (!appending)
+	{
+		if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+			entered = DT_NOEND;
 		return;
+	}
 
 	switch (event)
 	{
@@ -548,6 +583,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 			ES_STOP_POINT_BUSY("visible");
 			clear_slot();
+			entered = DT_NOEND;
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			ereport(ERROR,

@@ -33,6 +33,7 @@ typedef struct EsDatabase
 	pg_atomic_uint64 reserved;	/* the sequence stands here, durably */
 	ConditionVariable moved;	/* broadcast when an appender's slot clears */
 	pg_atomic_uint64 latest_partition;	/* begin of the latest one with events */
+	pg_atomic_uint64 late;		/* transactions that wrote into an earlier one */
 	pg_atomic_uint64 moves;		/* counts those broadcasts */
 	pg_atomic_uint64 settled;	/* highest safe position that anybody computed */
 	pg_atomic_uint64 durable;	/* highest that is known to be flushed */
@@ -72,6 +73,8 @@ extern int64 es_position_allocate(int count);
 extern void es_position_import(int64 position);
 extern void es_position_at_least(int64 position);
 extern TimestampTz es_position_latest_partition(TimestampTz lower);
+extern TimestampTz es_position_found_partition(TimestampTz lower);
+extern uint64 es_position_late(void);
 extern int64 es_position_head(void);
 extern int64 es_position_safe(void);
 extern int64 es_position_safe_of(EsDatabase *db);

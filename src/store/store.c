@@ -22,6 +22,7 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -266,6 +267,7 @@ load_partitions(StoreEntry *entry, Relation events)
 
 	desc = RelationGetPartitionDesc(events, true);
 	store->npartitions = 0;
+	store->shape = 0;
 	store->partitions = MemoryContextAllocZero(entry->context,
 											   Max(desc->nparts, 1) * sizeof(EsPartition));
 	bounds = desc->boundinfo;
@@ -303,6 +305,7 @@ load_partitions(StoreEntry *entry, Relation events)
 				store->plain_append = false;
 		}
 		table_close(rel, AccessShareLock);
+		store->shape = hash_combine64(store->shape, hash_combine64(partition->relid, partition->lower));
 		store->npartitions++;
 	}
 }
@@ -436,19 +439,10 @@ static void
 check_positions(StoreEntry *entry)
 {
 	EsStore    *store = &entry->store;
-	int64		highest = 0;
 
 	if (entry->positions_checked || !store->plain_read || RecoveryInProgress())
 		return;
-	for (int i = 0; i < store->npartitions; i++)
-	{
-		int64		last = es_partition_last_position(&store->partitions[i]);
-
-		if (last > 0)
-			(void) es_position_latest_partition(store->partitions[i].lower);
-		highest = Max(highest, last);
-	}
-	es_position_at_least(highest);
+	es_position_at_least(es_store_bounds(store));
 	entry->positions_checked = true;
 }
 

@@ -41,6 +41,12 @@ typedef struct EsPartition
 	TimestampTz upper;			/* exclusive; DT_NOEND for MAXVALUE */
 	Oid			version_index;	/* (aggregate_type, aggregate_id, version) */
 	Oid			position_index; /* (global_position) */
+
+	/* what bounds.c found out */
+	bool		bounded;
+	uint64		bounded_at;		/* es_position_late() before */
+	int64		first_position; /* 0: there are no events */
+	int64		last_position;
 } EsPartition;
 
 typedef struct EsStore
@@ -60,6 +66,7 @@ typedef struct EsStore
 								 * apart) */
 	int			npartitions;
 	EsPartition *partitions;	/* by time */
+	uint64		shape;			/* a hash of its partitions */
 	uint64		generation;		/* changes whenever the entry is rebuilt */
 } EsStore;
 
@@ -89,8 +96,10 @@ extern TupleDesc es_event_tupdesc(void);
 /* bound i of a range-partitioned table, or what stands for a missing one */
 extern TimestampTz es_partition_bound(PartitionBoundInfo bounds, int i, TimestampTz without);
 
-/* the highest position in a partition, 0 if it is empty */
-extern int64 es_partition_last_position(EsPartition *partition);
+/* bounds.c: what positions a partition can hold */
+extern int64 es_store_bounds(EsStore *store);
+extern bool es_partition_may_hold(EsStore *store, EsPartition *partition, int64 after, int64 upto,
+								  int64 *from);
 
 /*
  * The worker's part: makes the partitions that all stores of this database
