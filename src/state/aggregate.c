@@ -83,6 +83,21 @@ es_aggregate_load(EsStore *store, text *aggregate_type, Snapshot snapshot,
 }
 
 /*
+ * es_aggregate_replace puts another reducer and, unless it is NULL, another
+ * initial state in place of the registered ones.
+ */
+void
+es_aggregate_replace(EsAggregate *aggregate, Oid reducer, Jsonb *initial)
+{
+	if (OidIsValid(reducer))
+		es_reducer_check(reducer);
+	aggregate->reducer = reducer;
+	if (initial)
+		aggregate->initial = initial;
+	aggregate->identity = es_reducer_identity(reducer, aggregate->initial);
+}
+
+/*
  * es_create_aggregate registers an aggregate type's reducer, initial state and
  * snapshots, or replaces what was registered.
  */
