@@ -1,6 +1,7 @@
 /*
  * history.c
- *		A stream's states step by step: es_history(), es_diff(), es_replay().
+ *		A stream's states step by step: es_history(), es_diff(), es_replay(),
+ *		and the state that another reducer would make.
  */
 #include "state/state.h"
 
@@ -18,6 +19,8 @@
 PG_FUNCTION_INFO_V1(es_history);
 PG_FUNCTION_INFO_V1(es_diff);
 PG_FUNCTION_INFO_V1(es_replay);
+PG_FUNCTION_INFO_V1(es_state_by);
+PG_FUNCTION_INFO_V1(es_json_diff_sql);
 
 /* columns of es_history() and es_replay() */
 #define HISTORY_COLUMNS	6
@@ -123,6 +126,49 @@ es_diff(PG_FUNCTION_ARGS)
 	if (from == NULL || to == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_JSONB_P(es_json_diff(from, to));
+}
+
+/*
+ * es_state_by(aggregate_type, aggregate_id, version, replace, reducer, initial,
+ * store) returns the state at a version (0: the initial one), if replace by
+ * another reducer than the registered one and without snapshots.
+ */
+Datum
+es_state_by(PG_FUNCTION_ARGS)
+{
+	EsStateQuery query = {0};
+	EsAggregate aggregate;
+	Jsonb	   *state;
+	bool		replace = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+
+	query.aggregate_type = es_identifier_arg(fcinfo, 0, "aggregate_type");
+	query.aggregate_id = es_identifier_arg(fcinfo, 1, "aggregate_id");
+	query.store = es_store_open(es_store_name_arg(fcinfo, 6), AccessShareLock);
+	es_store_check_acl(query.store, ACL_SELECT);
+	query.as_of = DT_NOEND;
+	query.snapshots = !replace && es_snapshots_usable(query.store);
+	query.snapshot = GetActiveSnapshot();
+	query.reducer = es_kept_reducer(fcinfo);
+	es_aggregate_load(query.store, query.aggregate_type, query.snapshot, &aggregate);
+	if (replace)
+		es_aggregate_replace(&aggregate, PG_ARGISNULL(4) ? InvalidOid : PG_GETARG_OID(4),
+							 PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
+
+	state = state_at(&query, &aggregate,
+					 version_argument(fcinfo, 2, "version", PG_INT64_MAX));
+	if (state == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(state);
+}
+
+/*
+ * es_json_diff_sql(from, to) returns the JSON patch that makes one value the
+ * other.
+ */
+Datum
+es_json_diff_sql(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_JSONB_P(es_json_diff(PG_GETARG_JSONB_P(0), PG_GETARG_JSONB_P(1)));
 }
 
 /*
