@@ -102,6 +102,10 @@ BEGIN
             DECLARE
                 context text;
             BEGIN
+                -- a function that can be no reducer fails everywhere
+                IF SQLSTATE = 'VE007' THEN
+                    RAISE;
+                END IF;
                 GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
                 error := concat(SQLSTATE, ': ', SQLERRM,
                                 coalesce(' (' || substring(context from '(at version \d+, event type [^\n]*)') || ')', ''));

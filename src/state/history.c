@@ -82,14 +82,22 @@ Datum
 es_replay(PG_FUNCTION_ARGS)
 {
 	Walk		walk = {0};
+	Oid			reducer;
 
 	begin_walk(fcinfo, &walk, 3, 4, 6);
 	walk.replay = true;
-	es_aggregate_load(walk.query.store, walk.query.aggregate_type,
-					  walk.query.snapshot, &walk.aggregate);
-	es_aggregate_replace(&walk.aggregate,
-						 PG_ARGISNULL(2) ? walk.aggregate.reducer : PG_GETARG_OID(2),
-						 PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
+	if (!PG_ARGISNULL(2))
+		reducer = PG_GETARG_OID(2);
+	else
+	{
+		es_aggregate_load(walk.query.store, walk.query.aggregate_type,
+						  walk.query.snapshot, &walk.aggregate);
+		reducer = walk.aggregate.reducer;
+	}
+	es_aggregate_scratch(walk.query.store, walk.query.aggregate_type,
+						 walk.query.snapshot, reducer,
+						 PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5),
+						 &walk.aggregate);
 	walk_guarded(&walk);
 	return (Datum) 0;
 }
@@ -149,10 +157,12 @@ es_state_by(PG_FUNCTION_ARGS)
 	query.snapshots = !replace && es_snapshots_usable(query.store);
 	query.snapshot = GetActiveSnapshot();
 	query.reducer = es_kept_reducer(fcinfo);
-	es_aggregate_load(query.store, query.aggregate_type, query.snapshot, &aggregate);
 	if (replace)
-		es_aggregate_replace(&aggregate, PG_ARGISNULL(4) ? InvalidOid : PG_GETARG_OID(4),
-							 PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
+		es_aggregate_scratch(query.store, query.aggregate_type, query.snapshot,
+							 PG_ARGISNULL(4) ? InvalidOid : PG_GETARG_OID(4),
+							 PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5), &aggregate);
+	else
+		es_aggregate_load(query.store, query.aggregate_type, query.snapshot, &aggregate);
 
 	state = state_at(&query, &aggregate,
 					 version_argument(fcinfo, 2, "version", PG_INT64_MAX));

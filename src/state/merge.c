@@ -85,6 +85,7 @@ static void patch_object(EsMerge *merge, JsonbContainer *object);
 static void patch_field(EsMerge *merge, MergeField *field, JsonbContainer *object);
 static void remove_field(EsMerge *merge, const char *key, int keylen);
 static MergeField *written_child(MergeField *field);
+static void free_written(MergeField *written);
 static inline MergeField *find_field(EsMerge *merge, int position,
 									 const char *key, int keylen);
 static inline void set_field(EsMerge *merge, MergeField *field, JEntry type,
@@ -178,6 +179,11 @@ es_merge_state(EsMerge *merge)
 	/* jsonb keeps an object's keys in an order of its own */
 	qsort(fields, count, sizeof(MergeField *), compare_fields);
 	result = write_object(fields, count);
+	for (int i = 0; i < count; i++)
+	{
+		if (fields[i]->child)
+			free_written(fields[i]);
+	}
 	pfree(fields);
 	return result;
 }
@@ -396,10 +402,21 @@ written_child(MergeField *field)
 	Jsonb	   *object = es_merge_state(field->child);
 
 	*written = *field;
+	Assert(field->value == NULL);
 	written->type = JENTRY_ISCONTAINER;
 	written->value = (char *) &object->root;
 	written->length = VARSIZE(object) - VARHDRSZ;
 	return written;
+}
+
+/*
+ * free_written frees what written_child() made.
+ */
+static void
+free_written(MergeField *written)
+{
+	pfree(written->value - offsetof(Jsonb, root));
+	pfree(written);
 }
 
 /*

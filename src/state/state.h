@@ -46,8 +46,9 @@ typedef struct EsAggregate
 /* aggregate.c */
 extern void es_aggregate_load(EsStore *store, text *aggregate_type,
 							  Snapshot snapshot, EsAggregate *aggregate);
-extern void es_aggregate_replace(EsAggregate *aggregate, Oid reducer,
-								 Jsonb *initial);
+extern void es_aggregate_scratch(EsStore *store, text *aggregate_type,
+								 Snapshot snapshot, Oid reducer, Jsonb *initial,
+								 EsAggregate *aggregate);
 
 /* reducer.c */
 extern void es_reducer_check(Oid reducer);
