@@ -75,7 +75,7 @@ foreach my $round (1 .. $rounds)
 	my $type = $types[ rand @types ];
 	my $id = 'a' . int(rand 9);
 	my $count = 1 + int(rand 12);
-	my $happened = rand() < 0.5 ? 'NULL' : "'2024-01-01'::timestamptz + floor(random() * 20) * interval '1 hour'";
+	my $happened = rand() < 0.5 ? 'NULL::timestamptz' : "'2024-01-01'::timestamptz + floor(random() * 20) * interval '1 hour'";
 	# all events of one statement of es_append_events() have one moment; others have their own
 	push @sql, rand() < 0.5
 	  ? "SELECT es_append_events('$type', '$id', array_agg((ARRAY['Added', 'Moved', 'Gone'])[1 + n % 3]),"
