@@ -149,7 +149,10 @@ look_at_type(FoldCalls *calls, MemoryContext context, Oid type, int32 typmod)
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
 				 errmsg("es_fold() folds events, not rows of type %s", format_type_be(type)),
 				 errhint("Pass rows of a store's table events or of type es_event, as in: SELECT es_fold(e ORDER BY version) FROM es_read_stream('Order', '1') e.")));
-	calls->store = store ? store->name : (NameData) {""};
+	calls->store = store ? store->name : (NameData)
+	{
+		""
+	};
 
 	for (int i = 0; i < ES_NATTS; i++)
 	{

@@ -150,9 +150,9 @@ static void
 read_arguments(FunctionCallInfo fcinfo, EsStateQuery *query)
 {
 	query->aggregate_type = es_identifier_arg(fcinfo, ARG_AGGREGATE_TYPE,
-												"aggregate_type");
+											  "aggregate_type");
 	query->aggregate_id = es_identifier_arg(fcinfo, ARG_AGGREGATE_ID,
-											  "aggregate_id");
+											"aggregate_id");
 
 	query->to_version = !PG_ARGISNULL(ARG_VERSION);
 	query->version = query->to_version ? PG_GETARG_INT64(ARG_VERSION) :
