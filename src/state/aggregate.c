@@ -34,6 +34,8 @@
 
 PG_FUNCTION_INFO_V1(es_create_aggregate);
 
+static text *read_registration(EsStore *store, text *aggregate_type,
+							   Snapshot snapshot, EsAggregate *aggregate);
 static void check_owner(EsStore *store);
 static void write_registration(const char *schema, Datum aggregate_type,
 							   Oid reducer, Jsonb *initial, int snapshot_every);
@@ -52,8 +54,42 @@ void
 es_aggregate_load(EsStore *store, text *aggregate_type, Snapshot snapshot,
 				  EsAggregate *aggregate)
 {
+	text	   *reducer = read_registration(store, aggregate_type, snapshot, aggregate);
+
+	if (reducer)
+		aggregate->reducer = es_reducer_find(reducer);
+	aggregate->identity = es_reducer_identity(aggregate->reducer,
+											  aggregate->initial);
+}
+
+/*
+ * es_aggregate_scratch is es_aggregate_load with another reducer (InvalidOid:
+ * the built-in merge) and, unless it is NULL, another initial state.
+ */
+void
+es_aggregate_scratch(EsStore *store, text *aggregate_type, Snapshot snapshot,
+					 Oid reducer, Jsonb *initial, EsAggregate *aggregate)
+{
+	(void) read_registration(store, aggregate_type, snapshot, aggregate);
+	if (OidIsValid(reducer))
+		es_reducer_check(reducer);
+	aggregate->reducer = reducer;
+	if (initial)
+		aggregate->initial = initial;
+	aggregate->identity = es_reducer_identity(reducer, aggregate->initial);
+}
+
+/*
+ * read_registration reads what is registered for an aggregate type, and returns
+ * the reducer's name, or NULL.
+ */
+static text *
+read_registration(EsStore *store, text *aggregate_type, Snapshot snapshot,
+				  EsAggregate *aggregate)
+{
 	EsLookup	lookup;
 	HeapTuple	tuple;
+	text	   *name = NULL;
 
 	aggregate->reducer = InvalidOid;
 	aggregate->initial = NULL;
@@ -67,7 +103,7 @@ es_aggregate_load(EsStore *store, text *aggregate_type, Snapshot snapshot,
 		Datum		reducer = es_lookup_value(&lookup, tuple, ATT_REDUCER);
 
 		if (reducer != (Datum) 0)
-			aggregate->reducer = es_reducer_find(DatumGetTextPP(reducer));
+			name = DatumGetTextPCopy(reducer);
 		aggregate->initial =
 			DatumGetJsonbPCopy(es_lookup_value(&lookup, tuple, ATT_INITIAL));
 		aggregate->snapshot_every =
@@ -78,8 +114,7 @@ es_aggregate_load(EsStore *store, text *aggregate_type, Snapshot snapshot,
 	if (aggregate->initial == NULL)
 		aggregate->initial =
 			DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
-	aggregate->identity = es_reducer_identity(aggregate->reducer,
-											  aggregate->initial);
+	return name;
 }
 
 /*

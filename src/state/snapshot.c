@@ -107,7 +107,7 @@ es_snapshot_trigger(PG_FUNCTION_ARGS)
 	EsStateQuery query = {0};
 	EsStateAnswer answer;
 	EsAggregate aggregate;
-	FmgrInfo	reducer = {0};
+	EsReducer	reducer = {0};
 	Oid			table;
 	Oid			user;
 	int			security;
@@ -147,7 +147,7 @@ es_snapshot_trigger(PG_FUNCTION_ARGS)
 	query.as_of = DT_NOEND;
 	query.snapshots = true;
 	query.reducer = &reducer;
-	reducer.fn_mcxt = CurrentMemoryContext;
+	reducer.context = CurrentMemoryContext;
 
 	GetUserIdAndSecContext(&user, &security);
 	SetUserIdAndSecContext(query.store->owner,

@@ -66,6 +66,9 @@ SELECT refused(format('SELECT * FROM %s', call), 'VE002', 'unknown store: ' || c
     $$es_wait(0, store => 'none')$$,
     $$es_state('Order', '1', store => 'none')$$,
     $$es_explain_state('Order', '1', store => 'none')$$,
+    $$es_states('Order', store => 'none')$$, $$es_history('Order', '1', store => 'none')$$,
+    $$es_diff('Order', '1', 0, store => 'none')$$, $$es_replay('Order', '1', store => 'none')$$,
+    $$es_undo('Order', '1', 0, store => 'none')$$,
     $$es_create_aggregate('Order', store => 'none')$$]) call;
 SELECT refused($$SELECT es_drop_store('none', 'none')$$, 'VE002', 'unknown store: es_drop_store');
 SELECT refused($$SELECT es_drop_store(NULL, NULL)$$, 'VE002', 'no store to drop');
@@ -122,6 +125,8 @@ FROM unnest(ARRAY[
     $$es_state(?, '1')$$, $$es_state('Order', ?)$$, $$es_explain_state(?, '1')$$, $$es_explain_state('Order', ?)$$,
     $$es_import(?)$$, $$es_import(format('SELECT %L AS aggregate_type, 1 AS aggregate_id, 1 AS event_type', ?))$$,
     $$es_import(format('SELECT 1 AS aggregate_type, %L AS aggregate_id, 1 AS event_type', ?))$$,
+    $$es_states(?)$$, $$es_history(?, '1')$$, $$es_history('Order', ?)$$, $$es_diff(?, '1', 0)$$, $$es_diff('Order', ?, 0)$$,
+    $$es_replay(?, '1')$$, $$es_replay('Order', ?)$$,
     $$es_create_aggregate(?)$$]) call, unnest(ARRAY['NULL', '''''']) value;
 SELECT refused($$SELECT es_append('Order', '1', 'Placed', event_id => '')$$, 'VE004', 'an empty event id');
 SELECT refused($$SELECT es_append('Order', '1', repeat('x', 10 * 1024 * 1024))$$, 'VE004', 'an event type of 10 MB', true);
@@ -215,6 +220,19 @@ SELECT refused($$SELECT es_state('Order', '1', 99)$$, 'VE005', 'a state past the
 SELECT is(es_state('Order', 'new'), NULL, 'there is no state of a stream that does not exist');
 SELECT is(es_stream_version('Order', 'new'), NULL, 'nor a version');
 SELECT refused($$SELECT es_explain_state('Order', '1', 99)$$, 'VE005', 'explaining a state past the end', true);
+SELECT refused($$SELECT es_diff('Order', '1', 0, 99)$$, 'VE005', 'a difference to a state past the end', true);
+SELECT refused($$SELECT es_undo('Order', '1', 99)$$, 'VE005', 'an undo to a version past the end', true);
+SELECT refused($$SELECT es_undo('Order', '1', 1, expected_version => 99)$$, 'VE001', 'an undo that expects another version', true);
+SELECT refused($$SELECT es_undo('Order', 'new', 0)$$, 'VE005', 'an undo of what does not exist');
+SELECT refused(format('SELECT %s', call), 'VE004', 'bad argument: ' || call) FROM unnest(ARRAY[
+    $$es_undo('Order', '1', NULL)$$, $$es_undo('Order', '1', -1)$$,
+    $$es_diff('Order', '1', -1)$$, $$es_history('Order', '1', -1)$$, $$es_replay('Order', '1', from_version => -1)$$,
+    $$es_dry_run('Order', NULL, sample => -1)$$, $$es_position_at(NULL)$$,
+    $$es_create_state_view('Order', '{}')$$, $$es_create_state_view('', '{a int}')$$, $$es_drop_state_view('None')$$,
+    $$es_fold(ROW(1)) $$]) call;
+SELECT refused($$SELECT es_replay('Order', '1', 'wrong_result(jsonb,es_event)')$$, 'VE007', 'a replay by what is no reducer', true);
+SELECT refused($$SELECT es_history('Raising', '1')$$, 'XX123', 'a history by a reducer that fails');
+SELECT refused($$SELECT es_states('Nullable')$$, 'VE008', 'states by a reducer that returns NULL', true);
 
 -- reducers
 SELECT refused($$SELECT es_create_aggregate('Wrong', 'wrong_result(jsonb,es_event)')$$, 'VE007', 'a reducer with a wrong result', true);

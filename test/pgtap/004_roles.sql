@@ -56,6 +56,20 @@ INSERT INTO expectation VALUES
     ($$SELECT es_stream_version('Order', '1')$$,                                     '00000', '42501', '00000', '42501'),
     ($$SELECT es_state('Order', '1')$$,                                              '00000', '42501', '00000', '42501'),
     ($$SELECT es_explain_state('Order', '1')$$,                                      '00000', '42501', '00000', '42501'),
+    ($$SELECT es_state_as(NULL::es_event, 'Order', '1')$$,                           '00000', '42501', '00000', '42501'),
+    ($$SELECT es_states('Order')$$,                                                  '00000', '42501', '00000', '42501'),
+    ($$SELECT es_history('Order', '1')$$,                                            '00000', '42501', '00000', '42501'),
+    ($$SELECT es_diff('Order', '1', 0)$$,                                            '00000', '42501', '00000', '42501'),
+    ($$SELECT es_replay('Order', '1')$$,                                             '00000', '42501', '00000', '42501'),
+    ($$SELECT es_dry_run('Order', NULL)$$,                                           '00000', '42501', '00000', '42501'),
+    ($$SELECT es_undo('Order', '1', 1)$$,                                            '00000', '42501', '42501', '42501'),
+    ($$SELECT es_fold(e) FROM es.events e WHERE aggregate_type = 'Order'$$,          '00000', '42501', '00000', '42501'),
+    ($$SELECT es_timeline('c')$$,                                                    '00000', '00000', '00000', '00000'),
+    ($$SELECT es_timeline('c', 'es')$$,                                              '00000', '42501', '00000', '42501'),
+    ($$SELECT es_causes('e'), es_effects('e')$$,                                     '00000', '00000', '00000', '00000'),
+    ($$SELECT es_position_at(now())$$,                                               '00000', '42501', '00000', '42501'),
+    ($$SELECT es_between('Order')$$,                                                 '00000', '42501', '00000', '42501'),
+    ($$SELECT es_create_trace_indexes()$$,                                           '00000', '42501', '42501', '42501'),
     ($$SELECT * FROM es.events$$,                                                    '00000', '42501', '00000', '42501'),
     ($$SELECT * FROM es.streams$$,                                                   '00000', '42501', '42501', '42501'),
     ($$INSERT INTO es.streams VALUES ('a', 'b', now(), now())$$,                     '00000', '42501', '42501', '42501'),
@@ -90,6 +104,18 @@ INSERT INTO expectation VALUES
 SELECT is(as_role(role, statement), wanted, format('%s: %s', role, statement))
 FROM expectation, LATERAL (VALUES ('tap_owner', owner), ('tap_writer', writer), ('tap_reader', reader), ('tap_nobody', nobody)) r (role, wanted)
 WHERE wanted IS NOT NULL;
+
+-- state views are the owner's to make, and others' to read if granted
+SELECT is(as_role(role, $$SELECT es_create_state_view('Order', '{status text}')$$), wanted, role || ': es_create_state_view()')
+FROM (VALUES ('tap_writer', '42501'), ('tap_reader', '42501'), ('tap_nobody', '42501'), ('tap_owner', '00000')) r (role, wanted);
+SELECT is(as_role('tap_reader', 'SELECT * FROM es.order_now'), '42501', 'a state view is not for everybody');
+SELECT is(as_role('tap_owner', 'GRANT SELECT ON es.order_now TO tap_reader, tap_writer'), '00000', 'the owner grants it');
+SELECT is(as_role('tap_reader', 'SELECT * FROM es.order_now'), '00000', 'a reader reads it');
+SELECT is(as_role('tap_writer', 'SELECT * FROM es.order_now'), '42501', 'not who may not read the events');
+SELECT is(as_role(role, 'SELECT * FROM es.order_at(now())'), wanted, role || ': the function of a state view')
+FROM (VALUES ('tap_writer', '42501'), ('tap_reader', '00000'), ('tap_nobody', '42501'), ('tap_owner', '00000')) r (role, wanted);
+SELECT is(as_role(role, $$SELECT es_drop_state_view('Order')$$), wanted, role || ': es_drop_state_view()')
+FROM (VALUES ('tap_writer', '42501'), ('tap_reader', '42501'), ('tap_nobody', '42501'), ('tap_owner', '00000')) r (role, wanted);
 
 SELECT is(as_role(role, $$SELECT es_wait(0, '0')$$), wanted, role || ': es_wait() needs USAGE on the schema')
 FROM (VALUES ('tap_owner', '00000'), ('tap_writer', '00000'), ('tap_reader', '00000'), ('tap_nobody', '42501')) r (role, wanted);
