@@ -29,14 +29,6 @@ extern size_t strlcpy(char *dst, const char *src, size_t siz);
 #define es_my_proc_number()		(MyProc->pgprocno)
 #endif
 
-/* --- locks --- */
-
-#if PG_VERSION_NUM >= 170000
-#define es_lock_held_by_me(tag, mode)	LockHeldByMe((tag), (mode), false)
-#else
-#define es_lock_held_by_me(tag, mode)	LockHeldByMe((tag), (mode))
-#endif
-
 /* --- dates --- */
 
 /* DecodeDateTime() got an argument that tells more about what it could not read */

@@ -61,6 +61,7 @@ request_shmem(void)
 		previous_shmem_request_hook();
 	es_position_request_shmem();
 	es_heads_request_shmem();
+	es_claims_request_shmem();
 	es_relay_request_shmem();
 	es_worker_request_shmem();
 }
@@ -75,6 +76,7 @@ init_shmem(void)
 		previous_shmem_startup_hook();
 	es_position_init_shmem();
 	es_heads_init_shmem();
+	es_claims_init_shmem();
 	es_relay_init_shmem();
 	es_worker_init_shmem();
 }

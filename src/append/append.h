@@ -80,8 +80,6 @@ extern int32 es_schema_version(bool given, int32 version);
 /* arbitrate.c */
 extern uint64 es_append_count;	/* appends that this backend made */
 extern uint64 es_stream_hash(EsStore *store, text *aggregate_type, text *aggregate_id);
-extern int	es_stream_lock_compare(uint64 a, uint64 b);
-extern void es_stream_lock_prepare(int nstreams);
 extern void es_stream_lock_hash(uint64 hash);
 extern uint64 es_stream_lock(EsStore *store, text *aggregate_type, text *aggregate_id);
 extern void es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
@@ -91,6 +89,14 @@ extern bool es_is_retry(EsAppend *append, const EsStreamHead *head);
 extern void es_raise_conflict(EsAppend *append, int64 actual, const char *hint);
 extern void es_check_expected(EsAppend *append, const EsStreamHead *head);
 extern bool es_arbitrate(EsAppend *append, const EsStreamHead *head);
+
+/* claims.c */
+extern void es_claims_request_shmem(void);
+extern void es_claims_init_shmem(void);
+extern TransactionId es_claim_of_other(uint64 hash);
+extern void es_claims_begin(void);
+extern void es_claim(uint64 hash);
+extern void es_claims_end(void);
 
 /* heads.c */
 extern bool es_head_take(EsStore *store, text *aggregate_type, text *aggregate_id, uint64 hash,

@@ -8,17 +8,13 @@
  * are found.  Under the lock the last event is read with SnapshotSelf, which
  * sees what is committed now and what the transaction itself wrote.
  *
- * Every appender also holds, shared, the lock of one of 1,024 buckets of
- * streams.  A transaction over very many streams stops taking locks on single
- * streams and takes their buckets exclusively, so that it cannot fill the
- * lock table.  Only one transaction at a time may do that, and it does not wait
- * for a bucket that others share, but locks single streams there, up to a third
- * of the lock table: else two would wait for each other, though their streams
- * differ.
+ * A transaction over very many streams claims those beyond the first
+ * MAX_STREAM_LOCKS instead of keeping their locks, so that it cannot fill the
+ * lock table: see claims.c.  Whatever is said of a stream's lock elsewhere holds
+ * for a claim too.
  *
  * Who locks many streams at once, as es_append_batch() does, cannot meet
- * another in a circle if both take them by bucket, and by hash within it, and
- * if whoever will need the buckets' way out asks for it first.
+ * another in a circle if both take them by hash.
  */
 #include "eventsrc.h"
 
@@ -27,6 +23,7 @@
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -36,7 +33,6 @@
 #include "read/scan.h"
 #include "store/position.h"
 
-#define BUCKETS					1024
 #define MAX_STREAM_LOCKS		512
 
 /* how many of a stream's last events are searched for a retry without a version */
@@ -71,36 +67,6 @@ es_stream_remember(uint64 hash, int64 version)
 }
 
 /*
- * lock_many makes this transaction the only one that locks very many streams.
- */
-static void
-lock_many(void)
-{
-	LOCKTAG		many;
-
-	SET_LOCKTAG_ADVISORY(many, MyDatabaseId, 0, 0, ES_LOCK_MANY);
-	(void) LockAcquire(&many, ExclusiveLock, false, false);
-}
-
-/*
- * lock_among_many locks a stream for a transaction that has locked very many;
- * tells whether a lock on the single stream was taken.
- */
-static bool
-lock_among_many(const LOCKTAG *stream, const LOCKTAG *bucket, bool may_lock_stream)
-{
-	if (es_lock_held_by_me(stream, ExclusiveLock))
-		return false;
-	lock_many();
-	if (LockAcquire(bucket, ExclusiveLock, false, may_lock_stream) != LOCKACQUIRE_NOT_AVAIL)
-		return false;
-
-	/* others have streams in that bucket */
-	(void) LockAcquire(bucket, ShareLock, false, false);
-	return LockAcquire(stream, ExclusiveLock, false, false) == LOCKACQUIRE_OK;
-}
-
-/*
  * es_stream_hash gives the hash by which a stream is locked.
  */
 uint64
@@ -132,28 +98,6 @@ count_stream_locks(void)
 }
 
 /*
- * es_stream_lock_compare orders streams' hashes as several are to be locked.
- */
-int
-es_stream_lock_compare(uint64 a, uint64 b)
-{
-	if (a % BUCKETS != b % BUCKETS)
-		return a % BUCKETS < b % BUCKETS ? -1 : 1;
-	return a < b ? -1 : a > b ? 1 : 0;
-}
-
-/*
- * es_stream_lock_prepare is called before a number of streams are locked.
- */
-void
-es_stream_lock_prepare(int nstreams)
-{
-	count_stream_locks();
-	if (nstreams > MAX_STREAM_LOCKS - stream_locks)
-		lock_many();
-}
-
-/*
  * es_stream_lock makes this transaction the only appender of a stream until it
  * ends.  Returns the stream's hash.
  */
@@ -173,20 +117,34 @@ void
 es_stream_lock_hash(uint64 hash)
 {
 	LOCKTAG		stream;
-	LOCKTAG		bucket;
+	bool		many;
 
 	SET_LOCKTAG_ADVISORY(stream, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, ES_LOCK_STREAM);
-	SET_LOCKTAG_ADVISORY(bucket, MyDatabaseId, 0, (uint32) (hash % BUCKETS), ES_LOCK_BUCKET);
 
 	count_stream_locks();
-	if (stream_locks < MAX_STREAM_LOCKS)
+	many = (stream_locks >= MAX_STREAM_LOCKS);
+	if (many)
+		es_claims_begin();
+	for (;;)
 	{
-		(void) LockAcquire(&bucket, ShareLock, false, false);
-		if (LockAcquire(&stream, ExclusiveLock, false, false) == LOCKACQUIRE_OK)
-			stream_locks++;
+		TransactionId other;
+
+		/* who holds the lock holds it to the end */
+		if (LockAcquire(&stream, ExclusiveLock, false, false) != LOCKACQUIRE_OK)
+			return;
+		other = es_claim_of_other(hash);
+		if (!TransactionIdIsValid(other))
+			break;
+		(void) LockRelease(&stream, ExclusiveLock, false);
+		XactLockTableWait(other, NULL, NULL, XLTW_None);
 	}
-	else if (lock_among_many(&stream, &bucket,
-							 stream_locks < max_locks_per_xact * MaxBackends / 3))
+
+	if (many)
+	{
+		es_claim(hash);
+		(void) LockRelease(&stream, ExclusiveLock, false);
+	}
+	else
 		stream_locks++;
 }
 

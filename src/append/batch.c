@@ -55,10 +55,11 @@ compare_entries(const void *a, const void *b)
 {
 	const EsBatchEntry *one = *(EsBatchEntry *const *) a;
 	const EsBatchEntry *other = *(EsBatchEntry *const *) b;
-	int			result = es_stream_lock_compare(one->hash, other->hash);
+	int			result;
 
-	if (result == 0)
-		result = compare_texts(one->append.aggregate_type, other->append.aggregate_type);
+	if (one->hash != other->hash)
+		return one->hash < other->hash ? -1 : 1;
+	result = compare_texts(one->append.aggregate_type, other->append.aggregate_type);
 	if (result == 0)
 		result = compare_texts(one->append.aggregate_id, other->append.aggregate_id);
 	return result;
@@ -96,7 +97,6 @@ lock_streams(EsStore *store, EsBatchEntry *entries, int count, EsBatchPlace *pla
 					 errhint("Give a stream one entry that holds all of its events.")));
 	}
 
-	es_stream_lock_prepare(count);
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();

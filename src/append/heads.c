@@ -285,13 +285,13 @@ forget_kept(void)
 
 /*
  * xact_callback puts the entries back at commit: other backends see what was
- * committed, and the streams' locks are still held.
+ * committed, and the streams' locks are still held.  Claims, which stand for
+ * locks, end after that.
  */
 static void
 xact_callback(XactEvent event, void *arg)
 {
-	if (nused == 0 || event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
-		event == XACT_EVENT_PARALLEL_PRE_COMMIT)
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	for (int i = 0; event == XACT_EVENT_COMMIT && i < nused; i++)
 	{
@@ -299,6 +299,7 @@ xact_callback(XactEvent event, void *arg)
 			put_back(&kept[used[i]]);
 	}
 	forget_kept();
+	es_claims_end();
 }
 
 /*

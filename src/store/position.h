@@ -22,8 +22,6 @@
 /* locktag_field4 of our heavyweight locks; PostgreSQL's advisory ones use 1 and 2 */
 #define ES_LOCK_RESERVE		0xE500
 #define ES_LOCK_STREAM		0xE501
-#define ES_LOCK_BUCKET		0xE502
-#define ES_LOCK_MANY		0xE503
 
 typedef struct EsDatabase
 {
