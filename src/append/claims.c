@@ -14,9 +14,10 @@
  * deadlock detector.
  *
  * A claim is a word: 57 bits of a hash and the claimer's number.  It lies in one
- * of the WINDOW words that begin where the hash says.  If these are full, which
- * takes hundreds of thousands of claims, the claimer claims every stream of the
- * database: others then wait for it more often than they need to.
+ * of two sets of words, which the hash chooses, where there was more room.  If
+ * both are full, which takes hundreds of thousands of claims, the claimer claims
+ * every stream of the database: others then wait for it more often than they
+ * need to.
  */
 #include "eventsrc.h"
 
@@ -34,7 +35,8 @@
 #include "append/append.h"
 
 #define CLAIMS			262144
-#define WINDOW			32
+#define SET_CLAIMS		16
+#define PLACES			(2 * SET_CLAIMS)
 
 /* transactions that can have claims at a time; a bit each */
 #define CLAIMERS		64
@@ -108,7 +110,9 @@ make_tag(uint64 hash)
 static pg_atomic_uint64 *
 claim_at(uint64 tag, int n)
 {
-	return &shared->claims[((tag >> 32) + n) % CLAIMS];
+	uint64		set = n < SET_CLAIMS ? tag >> 40 : tag >> 16;
+
+	return &shared->claims[(set * SET_CLAIMS + n % SET_CLAIMS) % CLAIMS];
 }
 
 /*
@@ -130,7 +134,7 @@ others(pg_atomic_uint64 *bits)
 static TransactionId
 find_claimer(uint64 tag)
 {
-	for (int n = 0; n < WINDOW; n++)
+	for (int n = 0; n < PLACES; n++)
 	{
 		pg_atomic_uint64 *claim = claim_at(tag, n);
 		uint64		word = pg_atomic_read_u64(claim);
@@ -240,18 +244,25 @@ void
 es_claim(uint64 hash)
 {
 	uint64		tag = make_tag(hash);
+	int			free[2] = {0, 0};
+	int			first;
 
 	Assert(me >= 0);
-	for (int n = 0; n < WINDOW; n++)
+	for (int n = 0; n < PLACES; n++)
 	{
-		if (pg_atomic_read_u64(claim_at(tag, n)) == (tag | me))
+		uint64		word = pg_atomic_read_u64(claim_at(tag, n));
+
+		if (word == (tag | me))
 			return;
+		if (word == 0)
+			free[n / SET_CLAIMS]++;
 	}
-	for (int n = 0; n < WINDOW; n++)
+	first = free[0] >= free[1] ? 0 : SET_CLAIMS;
+	for (int n = first; n < first + PLACES; n++)
 	{
 		uint64		none = 0;
 
-		if (pg_atomic_compare_exchange_u64(claim_at(tag, n), &none, tag | me))
+		if (pg_atomic_compare_exchange_u64(claim_at(tag, n % PLACES), &none, tag | me))
 			return;
 	}
 	(void) pg_atomic_fetch_or_u64(&shared->everything, UINT64CONST(1) << me);
