@@ -26,7 +26,7 @@ typedef struct EsNewEvent
 	text	   *event_id;
 	bool		has_occurred_at;
 	TimestampTz occurred_at;
-	int32		schema_version;
+	int32		schema_version; /* 0: the last that is registered, or 1 */
 } EsNewEvent;
 
 /* who and why, from the settings; NULL where nothing is set */

@@ -53,6 +53,9 @@ typedef struct EsStore
 	Oid			streams_index;	/* its primary key */
 	Oid			snapshots;
 	Oid			aggregates;
+	Oid			event_types;
+	Oid			upcasters;
+	Oid			settings;
 	Oid			owner;			/* owner of events */
 	bool		plain_read;		/* direct scans may be used (row security
 								 * apart) */
