@@ -16,7 +16,7 @@ MODULE_big = eventsrc
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 
 # The extension script is joined from one file a capability, in this order.
-SQL_PARTS = schema append_only store types append read state worker relay
+SQL_PARTS = schema append_only store types append read upcast state worker relay
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)
 EXTRA_CLEAN = $(DATA_built)

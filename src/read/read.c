@@ -92,6 +92,7 @@ es_read_stream(PG_FUNCTION_ARGS)
 						  backward || from < 0 ? 0 : from,
 						  backward && from >= 0 ? from : PG_INT64_MAX,
 						  backward, GetActiveSnapshot());
+	es_scan_upcast(scan);
 	while (left-- > 0 && (slot = es_scan_next(scan)) != NULL)
 		put_event((ReturnSetInfo *) fcinfo->resultinfo, slot);
 	es_scan_end(scan);
@@ -189,6 +190,7 @@ es_read_all(PG_FUNCTION_ARGS)
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
 	scan = es_scan_all(store, after, safe, snapshot, horizon);
+	es_scan_upcast(scan);
 	while (left > 0 && (slot = es_scan_next(scan)) != NULL)
 	{
 		if (!matches(slot, ES_ATT_AGGREGATE_TYPE, aggregate_types, naggregate_types) ||

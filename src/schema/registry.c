@@ -61,7 +61,10 @@ forget_functions(Datum arg, int cacheid, uint32 hashvalue)
 
 	hash_seq_init(&seq, registries);
 	while ((registry = hash_seq_search(&seq)) != NULL)
+	{
 		registry->identity = NULL;
+		registry->changes++;
+	}
 }
 
 /*
@@ -215,7 +218,6 @@ read_table(EsRegistry *registry, int table, Snapshot snapshot)
 static void
 load(EsRegistry *registry, EsStore *store)
 {
-	static uint64 generation = 0;
 	uint64		before;
 	MemoryContext context;
 	MemoryContext old;
@@ -245,7 +247,6 @@ load(EsRegistry *registry, EsStore *store)
 	qsort(registry->versions, registry->nversions, sizeof(EsTypeVersion), compare_versions);
 	qsort(registry->upcasters, registry->nupcasters, sizeof(EsUpcaster), compare_upcasters);
 	registry->checks = registry->strict || registry->nversions > 0;
-	registry->generation = ++generation;
 
 	MemoryContextSwitchTo(old);
 	MemoryContextSetParent(context, CacheMemoryContext);
@@ -273,6 +274,7 @@ es_registry_open(EsStore *store)
 			registry->valid = false;
 			registry->context = NULL;
 			registry->identity = NULL;
+			registry->changes = 0;
 			memset(registry->tables, 0, sizeof(registry->tables));
 		}
 		last = registry;

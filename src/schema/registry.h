@@ -48,7 +48,7 @@ typedef struct EsRegistry
 	int			nupcasters;
 	EsUpcaster *upcasters;		/* by type and version */
 	char	   *identity;		/* of the upcasters; NULL until it is needed */
-	uint64		generation;		/* changes whenever it is read anew */
+	uint64		changes;		/* of functions, since the backend began */
 } EsRegistry;
 
 /* the store's registry, up to date until the catalogs are next looked at */
@@ -68,11 +68,5 @@ extern EsUpcaster *es_registry_upcaster(EsRegistry *registry, text *event_type, 
  * written (given or 0), and refuses data that does not fit its schema.
  */
 extern int32 es_event_check(EsStore *store, text *event_type, int32 schema_version, Datum data);
-
-/* the upcasters' function, by name; with the checks of who may call it */
-extern Oid	es_upcaster_function(EsUpcaster *upcaster, bool *returns_event);
-
-/* what snapshots must carry of the upcasters; NULL where there are none */
-extern const char *es_registry_upcasters_identity(EsStore *store);
 
 #endif							/* EVENTSRC_REGISTRY_H */

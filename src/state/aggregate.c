@@ -25,6 +25,8 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "read/upcast.h"
+
 /* columns of aggregates */
 #define ATT_REDUCER			2
 #define ATT_INITIAL			3
@@ -78,8 +80,20 @@ es_aggregate_load(EsStore *store, text *aggregate_type, Snapshot snapshot,
 	if (aggregate->initial == NULL)
 		aggregate->initial =
 			DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
-	aggregate->identity = es_reducer_identity(aggregate->reducer,
-											  aggregate->initial);
+	aggregate->identity = es_aggregate_identity(store, aggregate);
+}
+
+/*
+ * es_aggregate_identity returns the identity of an aggregate type's reducer,
+ * initial state and the store's upcasters, as they are now.
+ */
+const char *
+es_aggregate_identity(EsStore *store, const EsAggregate *aggregate)
+{
+	const char *reducer = es_reducer_identity(aggregate->reducer, aggregate->initial);
+	const char *upcasters = es_upcasters_identity(store);
+
+	return upcasters ? psprintf("%s+%s", reducer, upcasters) : reducer;
 }
 
 /*

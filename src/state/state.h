@@ -31,12 +31,14 @@ typedef struct EsAggregate
 	Oid			reducer;		/* InvalidOid: the built-in merge */
 	Jsonb	   *initial;
 	int			snapshot_every; /* 0: no snapshots */
-	const char *identity;		/* of the reducer and the initial state */
+	const char *identity;		/* of the reducer, the initial state and the
+								 * store's upcasters */
 } EsAggregate;
 
 /* aggregate.c */
 extern void es_aggregate_load(EsStore *store, text *aggregate_type,
 							  Snapshot snapshot, EsAggregate *aggregate);
+extern const char *es_aggregate_identity(EsStore *store, const EsAggregate *aggregate);
 
 /* reducer.c */
 extern void es_reducer_check(Oid reducer);

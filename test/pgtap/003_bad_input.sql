@@ -7,6 +7,7 @@ CREATE FUNCTION traces() RETURNS text LANGUAGE sql AS $$
     SELECT concat_ws(' ',
         (SELECT count(*) || ':' || coalesce(max(global_position), 0) FROM es.events),
         (SELECT count(*) FROM es.streams), (SELECT count(*) FROM es.snapshots), (SELECT count(*) FROM es.aggregates),
+        (SELECT count(*) FROM es.event_types), (SELECT count(*) FROM es.upcasters), (SELECT count(*) FROM es.settings),
         (SELECT count(*) FROM pg_namespace), (SELECT count(*) FROM pg_class WHERE relpersistence = 'p' AND relkind <> 't'), (SELECT count(*) FROM pg_trigger),
         es_safe_position(), current_setting('eventsrc.store'), current_user)
 $$;

@@ -37,6 +37,12 @@ SELECT es_append('Shelf', '1', 'Filled', '{}', store => 'Second "store"') FROM g
 BEGIN;
 SELECT es_append('Order', '1', 'Never') FROM generate_series(1, 10);
 ROLLBACK;
+CREATE FUNCTION public.with_currency(event es_event) RETURNS jsonb LANGUAGE sql IMMUTABLE AS
+	$$ SELECT event.data || '{"currency": "EUR"}' $$;
+SELECT es_create_event_type('Paid', 2, '{"required": ["sum", "currency"]}', description => 'a payment');
+SELECT es_create_upcaster('Paid', 1, 'public.with_currency(es_event)');
+SELECT es_append('Payment', '1', 'Paid', '{"sum": 1}', schema_version => 1);
+SELECT es_set_strict(true, 'Second "store"');
 SELECT es_append('Order', '3', 'Placed');
 SELECT es_close_stream('Order', '3', 'done');
 SQL
@@ -54,6 +60,10 @@ my @facts = (
 	q{SELECT snapshot_version, events_replayed FROM es_explain_state('Shelf', '1', store => 'Second "store"')},
 	'SELECT aggregate_type, aggregate_id, version, state FROM es.snapshots ORDER BY 1, 2, 3',
 	'SELECT * FROM es.aggregates ORDER BY 1',
+	'SELECT * FROM es.event_types ORDER BY 1, 2',
+	'SELECT * FROM es.upcasters ORDER BY 1, 2',
+	'SELECT * FROM "Second ""store""".settings ORDER BY 1',
+	q{SELECT schema_version, data FROM es_read_stream('Payment', '1')},
 	'SELECT * FROM "Second ""store""".streams ORDER BY 1, 2',
 	'SELECT store FROM eventsrc.stores ORDER BY 1',
 	q{SELECT c.relname, a.amname, c.relkind, c.relpersistence FROM pg_class c JOIN eventsrc.stores s ON c.relnamespace = quote_ident(s.store)::regnamespace

