@@ -52,10 +52,11 @@ fail(EsSchemaFailure *failure, const EsJsonPath *path, const char *keyword, cons
 	fail(failure, path, keyword, failure ? psprintf(__VA_ARGS__) : "")
 
 /*
- * types_of returns the bits of the types that a value has.
+ * types_of returns the bits of the types that a value has; whether a number is
+ * an integer only if that was asked for.
  */
 static int
-types_of(const JsonbValue *value)
+types_of(const JsonbValue *value, int wanted)
 {
 	switch (value->type)
 	{
@@ -66,7 +67,8 @@ types_of(const JsonbValue *value)
 		case jbvString:
 			return ES_JSON_STRING;
 		case jbvNumeric:
-			if (DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(value->val.numeric))) == 0)
+			if ((wanted & ES_JSON_INTEGER) &&
+				DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(value->val.numeric))) == 0)
 				return ES_JSON_NUMBER | ES_JSON_INTEGER;
 			return ES_JSON_NUMBER;
 		default:
@@ -389,7 +391,7 @@ check(const EsSchemaNode *node, const JsonbValue *value, const EsJsonPath *path,
 	if (node->never)
 		return fail(failure, path, "false", "the schema allows no value here");
 
-	types = types_of(value);
+	types = types_of(value, node->types);
 	if (node->types && !(node->types & types))
 		return FAIL("type", "the value is of type %s, not %s",
 					type_names(types & ~ES_JSON_INTEGER), type_names(node->types));
