@@ -26,8 +26,8 @@ typedef struct Comparison
 
 /* what stands for a keyword that is not there */
 static EsSchemaNode anything = {
-	.min_length = -1, .max_length = -1, .min_items = -1, .max_items = -1,
-	.min_properties = -1, .max_properties = -1,
+	.min_length = -1,.max_length = -1,.min_items = -1,.max_items = -1,
+	.min_properties = -1,.max_properties = -1,
 };
 
 static void compare(Comparison *comparison, EsSchemaNode *narrow, EsSchemaNode *wide,

@@ -22,7 +22,8 @@ translate_pattern(StringInfo to, const char *from, int length)
 {
 	bool		bracket = false;
 
-	appendStringInfoString(to, "(?:");	/* so that no director or option begins it */
+	appendStringInfoString(to, "(?:");	/* so that no director or option
+										 * begins it */
 	for (int i = 0; i < length; i++)
 	{
 		char		c = from[i];

@@ -19,7 +19,7 @@ my %expected = (
 	(map { ("draft$_ required refRemote" => 15) } 4, 6, 7),
 	# "format" and the encoding of content are notes to the reader, not checked
 	'draft4 optional format' => 21,
-	'draft6 optional format' => 36,
+	'draft6 optional format' => 37,
 	'draft7 optional content' => 4,
 	# draft 4 would have 1.0 be no integer; the later drafts, and eventsrc for all, take it as one
 	'draft4 optional zeroTerminatedFloats' => 1,
