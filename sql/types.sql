@@ -99,14 +99,14 @@ BEGIN
     IF es_create_event_type.schema_version IS NOT NULL AND same.schema_version IS NOT NULL THEN
         RAISE EXCEPTION 'event type "%" version % is registered already',
                         es_create_event_type.event_type, es_create_event_type.schema_version
-            USING ERRCODE = 'VE017', DETAIL = 'A version that is registered does not change, since events carry it.',
+            USING ERRCODE = 'VE018', DETAIL = 'A version that is registered does not change, since events carry it.',
                   HINT = format('Register version %s, or drop this one with es_drop_event_type().', latest.schema_version + 1);
     END IF;
     IF es_create_event_type.compatibility <> 'none' AND latest.schema_version IS NOT NULL THEN
         IF es_create_event_type.schema_version < latest.schema_version THEN
             RAISE EXCEPTION 'event type "%" version % is older than the last, %', es_create_event_type.event_type,
                             es_create_event_type.schema_version, latest.schema_version
-                USING ERRCODE = 'VE017', DETAIL = 'Compatibility is checked with the version before.',
+                USING ERRCODE = 'VE018', DETAIL = 'Compatibility is checked with the version before.',
                       HINT = 'Register an older version with compatibility "none".';
         END IF;
         IF es_create_event_type.compatibility IN ('backward', 'full') THEN
@@ -114,7 +114,7 @@ BEGIN
             IF breaks IS NOT NULL THEN
                 RAISE EXCEPTION 'the new version of event type "%" does not take all data of version %',
                                 es_create_event_type.event_type, latest.schema_version
-                    USING ERRCODE = 'VE017', DETAIL = 'Not backward compatible: ' || breaks || '.',
+                    USING ERRCODE = 'VE018', DETAIL = 'Not backward compatible: ' || breaks || '.',
                           HINT = 'Relax the new schema there, or register it with compatibility "none" and an upcaster.';
             END IF;
         END IF;
@@ -123,7 +123,7 @@ BEGIN
             IF breaks IS NOT NULL THEN
                 RAISE EXCEPTION 'version % of event type "%" does not take all data of the new one',
                                 latest.schema_version, es_create_event_type.event_type
-                    USING ERRCODE = 'VE017', DETAIL = 'Not forward compatible: ' || breaks || '.',
+                    USING ERRCODE = 'VE018', DETAIL = 'Not forward compatible: ' || breaks || '.',
                           HINT = 'Tighten the new schema there, or register it with compatibility "none" or "backward".';
             END IF;
         END IF;
@@ -157,7 +157,7 @@ BEGIN
     GET DIAGNOSTICS dropped = ROW_COUNT;
     IF dropped = 0 THEN
         RAISE EXCEPTION 'event type "%"% is not registered', event_type, coalesce(' version ' || schema_version, '')
-            USING ERRCODE = 'VE017', HINT = format('SELECT event_type, schema_version FROM %I.event_types lists those that are.', known);
+            USING ERRCODE = 'VE018', HINT = format('SELECT event_type, schema_version FROM %I.event_types lists those that are.', known);
     END IF;
 END
 $$;

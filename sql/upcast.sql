@@ -25,7 +25,7 @@ BEGIN
     END IF;
     IF to_type = event_type THEN
         RAISE EXCEPTION 'an upcaster cannot lead from event type "%" to itself', event_type
-            USING ERRCODE = 'VE018', HINT = 'Leave to_type out if the type keeps its name.';
+            USING ERRCODE = 'VE019', HINT = 'Leave to_type out if the type keeps its name.';
     END IF;
     SELECT p.*, n.nspname INTO proc FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE p.oid = function::oid;
@@ -38,13 +38,13 @@ BEGIN
        OR proc.proargtypes[0] <> eventsrc.event_type_oid()
        OR proc.prorettype NOT IN ('jsonb'::regtype, eventsrc.event_type_oid()) THEN
         RAISE EXCEPTION '% cannot serve as upcaster', function
-            USING ERRCODE = 'VE018',
+            USING ERRCODE = 'VE019',
                   DETAIL = 'An upcaster is a function (event es_event) that returns jsonb, the data of the next version, or es_event.',
                   HINT = 'For example: CREATE FUNCTION my_upcaster(event es_event) RETURNS jsonb IMMUTABLE LANGUAGE sql RETURN event.data || ''{"currency": "EUR"}'';';
     END IF;
     IF to_type IS NOT NULL AND proc.prorettype <> 'jsonb'::regtype THEN
         RAISE EXCEPTION 'to_type is given, and % chooses the type too', function
-            USING ERRCODE = 'VE018', HINT = 'Leave to_type out, or let the function return jsonb.';
+            USING ERRCODE = 'VE019', HINT = 'Leave to_type out, or let the function return jsonb.';
     END IF;
 
     EXECUTE format('LOCK TABLE %I.upcasters IN SHARE ROW EXCLUSIVE MODE', known);
@@ -53,7 +53,7 @@ BEGIN
         INTO missing USING event_type, from_version;
     IF missing IS NOT NULL THEN
         RAISE EXCEPTION 'the upcasters of event type "%" would skip version %', event_type, missing
-            USING ERRCODE = 'VE018',
+            USING ERRCODE = 'VE019',
                   DETAIL = 'Each leads from its version to the next; a chain with a gap never reaches its end.',
                   HINT = format('Register the one from version %s first.', missing);
     END IF;
@@ -86,7 +86,7 @@ BEGIN
         INTO neighbours USING event_type, from_version;
     IF neighbours = 2 THEN
         RAISE EXCEPTION 'the upcasters of event type "%" would skip version %', event_type, from_version
-            USING ERRCODE = 'VE018', DETAIL = 'There are upcasters before and after it.',
+            USING ERRCODE = 'VE019', DETAIL = 'There are upcasters before and after it.',
                   HINT = 'Replace it with es_create_upcaster(), or drop those before or after it first.';
     END IF;
     EXECUTE format('DELETE FROM %I.upcasters u WHERE u.event_type = $1 AND u.from_version = $2', known)
@@ -94,7 +94,7 @@ BEGIN
     GET DIAGNOSTICS dropped = ROW_COUNT;
     IF dropped = 0 THEN
         RAISE EXCEPTION 'event type "%" has no upcaster from version %', event_type, coalesce(from_version::text, 'NULL')
-            USING ERRCODE = 'VE018', HINT = format('SELECT * FROM %I.upcasters lists those that there are.', known);
+            USING ERRCODE = 'VE019', HINT = format('SELECT * FROM %I.upcasters lists those that there are.', known);
     END IF;
 END
 $$;

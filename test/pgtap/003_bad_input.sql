@@ -297,7 +297,7 @@ SELECT refused(statement, 'VE004', 'bad argument: ' || statement) FROM unnest(AR
     $$SELECT es_create_upcaster('X', 1, NULL)$$,
     $$SELECT es_create_upcaster('X', 1, 'same_data(es_event)', '')$$,
     $$SELECT es_drop_upcaster(NULL, 1)$$]) statement;
-SELECT refused(statement, 'VE017', 'no event type: ' || statement) FROM unnest(ARRAY[
+SELECT refused(statement, 'VE018', 'no event type: ' || statement) FROM unnest(ARRAY[
     $$SELECT es_create_event_type('X', json_schema => '[]')$$,
     $$SELECT es_create_event_type('X', json_schema => '{"type": "thing"}')$$,
     $$SELECT es_create_event_type('X', json_schema => '{"required": "a"}')$$,
@@ -310,12 +310,12 @@ SELECT refused(statement, 'VE017', 'no event type: ' || statement) FROM unnest(A
     $$SELECT es_create_event_type('Checked', compatibility => 'forward', json_schema => '{}')$$,
     $$SELECT es_drop_event_type('X')$$,
     $$SELECT es_drop_event_type('Checked', 2)$$]) statement;
-SELECT refused(statement, 'VE018', 'no upcaster: ' || statement) FROM unnest(ARRAY[
+SELECT refused(statement, 'VE019', 'no upcaster: ' || statement) FROM unnest(ARRAY[
     $$SELECT es_create_upcaster('X', 1, 'text_of(es_event)')$$,
     $$SELECT es_create_upcaster('X', 1, 'now()')$$,
     $$SELECT es_create_upcaster('X', 1, 'same_data(es_event)', 'X')$$,
     $$SELECT es_drop_upcaster('X', 1)$$]) statement;
-SELECT refused(statement, 'VE016', 'data that does not fit: ' || statement, true) FROM unnest(ARRAY[
+SELECT refused(statement, 'VE017', 'data that does not fit: ' || statement, true) FROM unnest(ARRAY[
     $$SELECT es_append('Order', 'checked', 'Checked', '{}')$$,
     $$SELECT es_append('Order', 'checked', 'Checked', '3')$$,
     $$SELECT es_append_events('Order', 'checked', '{Checked,Checked}', ARRAY['{"a": 1}', '{"b": 1}']::jsonb[])$$,

@@ -57,7 +57,7 @@ INSERT INTO expectation VALUES
     ($$INSERT INTO es.streams VALUES ('a', 'b', now(), now())$$,                     '00000', '42501', '42501', '42501'),
     ($$SELECT es_create_event_type('Thing'); SELECT es_drop_event_type('Thing')$$,   '00000', '42501', '42501', '42501'),
     ($$SELECT es_set_strict(false)$$,                                                '00000', '42501', '42501', '42501'),
-    ($$SELECT es_drop_upcaster('Thing', 1)$$,                                        'VE018', '42501', '42501', '42501'),
+    ($$SELECT es_drop_upcaster('Thing', 1)$$,                                        'VE019', '42501', '42501', '42501'),
     ($$SELECT es_check_upcasters()$$,                                                '00000', '42501', '42501', '42501'),
     ($$SELECT * FROM es.event_types$$,                                               '00000', '42501', '42501', '42501'),
     ($$INSERT INTO es.upcasters VALUES ('Thing', 1, 'x')$$,                          '00000', '42501', '42501', '42501'),
