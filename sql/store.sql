@@ -151,10 +151,42 @@ BEGIN
             initial         jsonb NOT NULL DEFAULT '{}',
             snapshot_every  int NOT NULL DEFAULT 100 CHECK (snapshot_every >= 0)
         ) USING heap;
+        CREATE TABLE %1$I.event_types (
+            event_type      text COLLATE "C" NOT NULL,
+            schema_version  int NOT NULL CHECK (schema_version >= 1),
+            json_schema     jsonb,
+            compatibility   text NOT NULL DEFAULT 'none' CHECK (compatibility IN ('none', 'backward', 'forward', 'full')),
+            description     text,
+            created_at      timestamptz NOT NULL DEFAULT now(),
+            PRIMARY KEY (event_type, schema_version)
+        ) USING heap;
+        CREATE TABLE %1$I.upcasters (
+            event_type      text COLLATE "C" NOT NULL,
+            from_version    int NOT NULL CHECK (from_version >= 1),
+            function        text NOT NULL,
+            to_type         text COLLATE "C",
+            PRIMARY KEY (event_type, from_version)
+        ) USING heap;
+        CREATE TABLE %1$I.settings (
+            name            text COLLATE "C" PRIMARY KEY,
+            value           jsonb NOT NULL
+        ) USING heap;
         COMMENT ON TABLE %1$I.events IS 'append-only event log; append with es_append(), read with es_read_stream(), es_read_all() or plain SELECT';
         COMMENT ON TABLE %1$I.streams IS 'one row a stream: the first and last partition of events (by its lower bound) that hold its events, and whether it is closed';
         COMMENT ON TABLE %1$I.snapshots IS 'cached states of aggregates; rows may be deleted at any time';
         COMMENT ON TABLE %1$I.aggregates IS 'how the states of aggregate types are made; see es_create_aggregate()';
+        COMMENT ON TABLE %1$I.event_types IS 'versions of event types and their JSON Schemas; see es_create_event_type()';
+        COMMENT ON TABLE %1$I.upcasters IS 'functions that bring events of old versions up to date when they are read; see es_create_upcaster()';
+        COMMENT ON TABLE %1$I.settings IS 'settings of the store; see es_set_strict()';
+        CREATE TRIGGER eventsrc_registry AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$I.event_types
+            FOR EACH STATEMENT EXECUTE FUNCTION eventsrc.registry_trigger();
+        CREATE TRIGGER eventsrc_registry AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$I.upcasters
+            FOR EACH STATEMENT EXECUTE FUNCTION eventsrc.registry_trigger();
+        CREATE TRIGGER eventsrc_registry AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$I.settings
+            FOR EACH STATEMENT EXECUTE FUNCTION eventsrc.registry_trigger();
+        ALTER TABLE %1$I.event_types ENABLE ALWAYS TRIGGER eventsrc_registry;
+        ALTER TABLE %1$I.upcasters ENABLE ALWAYS TRIGGER eventsrc_registry;
+        ALTER TABLE %1$I.settings ENABLE ALWAYS TRIGGER eventsrc_registry;
         CREATE TRIGGER eventsrc_append BEFORE INSERT ON %1$I.events
             FOR EACH ROW EXECUTE FUNCTION eventsrc.append_trigger();
         ALTER TABLE %1$I.events ENABLE ALWAYS TRIGGER eventsrc_append;
@@ -167,7 +199,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION es_create_store(name) IS
-    'makes a store: a schema with the tables events, streams, snapshots and aggregates, owned by the caller';
+    'makes a store: a schema with the tables events, streams, snapshots, aggregates, event_types, upcasters and settings, owned by the caller';
 
 -- drop_store_tables drops the tables and the schema of a store; the guards let it pass (src/store/guard.c).
 CREATE FUNCTION eventsrc.drop_store_tables(store name) RETURNS void
@@ -231,7 +263,7 @@ BEGIN
     FROM pg_class c
     WHERE c.relnamespace = quote_ident(store)::regnamespace
       AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-      AND c.relname NOT IN ('events', 'streams', 'snapshots', 'aggregates')
+      AND c.relname NOT IN ('events', 'streams', 'snapshots', 'aggregates', 'event_types', 'upcasters', 'settings')
       AND NOT EXISTS (SELECT FROM pg_inherits i
                       WHERE i.inhrelid = c.oid
                         AND i.inhparent = format('%I.events', store)::regclass);

@@ -44,4 +44,11 @@
 /* a command would break a store */
 #define ERRCODE_ES_GUARDED				MAKE_SQLSTATE('V', 'E', '0', '1', '6')
 
+/* an event's data does not fit its JSON Schema, or its type is unknown to a strict store */
+#define ERRCODE_ES_INVALID_EVENT		MAKE_SQLSTATE('V', 'E', '0', '1', '7')
+/* an event type cannot be registered, changed or found; no JSON Schema; incompatible versions */
+#define ERRCODE_ES_INVALID_EVENT_TYPE	MAKE_SQLSTATE('V', 'E', '0', '1', '8')
+/* an upcaster cannot be registered or found, failed, or leads nowhere */
+#define ERRCODE_ES_INVALID_UPCASTER		MAKE_SQLSTATE('V', 'E', '0', '1', '9')
+
 #endif							/* EVENTSRC_ERRORS_H */

@@ -3,6 +3,7 @@
  *		The map of eventsrc: settings, hooks, and what is set up where.
  *
  *		store/	 tables: the append_only access method, stores, partitions, positions
+ *		schema/	 event types, JSON Schema, what is registered about events
  *		append/	 es_append() and its family, the trigger behind INSERT and COPY
  *		read/	 es_read_stream(), es_read_all()
  *		state/	 reducers, es_state(), snapshots
@@ -18,6 +19,7 @@
 
 #include "append/append.h"
 #include "read/read.h"
+#include "read/upcast.h"
 #include "relay/relay.h"
 #include "store/guard.h"
 #include "store/position.h"
@@ -107,6 +109,10 @@ define_settings(void)
 							   "W3C trace context of the events that are appended.",
 							   NULL, &es_setting_traceparent, "",
 							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("eventsrc.upcast",
+							 "Events of old versions are read as the upcasters make them.",
+							 NULL, &es_setting_upcast, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("eventsrc.max_databases",
 							"Databases of the cluster that can use eventsrc.",
 							NULL, &es_setting_max_databases, 64, 1, 10000,

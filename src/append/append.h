@@ -13,8 +13,6 @@
 #define ES_EXPECT_ANY		PG_INT64_MIN	/* NULL */
 #define ES_EXPECT_EXISTS	(-1)
 
-/* the type of the event that closes a stream */
-#define ES_CLOSING_TYPE		"StreamClosed"
 
 /* one event that is to be written; text and jsonb as varlena pointers */
 typedef struct EsNewEvent
@@ -26,7 +24,7 @@ typedef struct EsNewEvent
 	text	   *event_id;
 	bool		has_occurred_at;
 	TimestampTz occurred_at;
-	int32		schema_version;
+	int32		schema_version; /* 0: the last that is registered, or 1 */
 } EsNewEvent;
 
 /* who and why, from the settings; NULL where nothing is set */

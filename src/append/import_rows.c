@@ -22,6 +22,7 @@
 
 #include "append/import.h"
 #include "read/scan.h"
+#include "schema/registry.h"
 #include "store/arguments.h"
 #include "store/position.h"
 
@@ -399,6 +400,10 @@ es_import_add(EsImport *import, Datum *values, bool *nulls)
 		import->in_row = false;
 		return;
 	}
+	values[ES_ATT_SCHEMA_VERSION - 1] =
+		Int32GetDatum(es_event_check(import->store, (text *) DatumGetPointer(values[ES_ATT_EVENT_TYPE - 1]),
+									 DatumGetInt32(values[ES_ATT_SCHEMA_VERSION - 1]),
+									 values[ES_ATT_DATA - 1]));
 	recorded_at = check_time(import, stream, values, nulls);
 
 	partition = es_store_partition(import->store, recorded_at);

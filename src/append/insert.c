@@ -23,6 +23,7 @@
 #include "append/append.h"
 #include "append/target.h"
 #include "read/scan.h"
+#include "schema/registry.h"
 #include "store/position.h"
 
 /* events that go to the table in one call */
@@ -133,6 +134,23 @@ keep_head(EsAppend *append, uint64 hash, TimestampTz recorded_at, TimestampTz pa
 }
 
 /*
+ * check_events checks an append's events by what is registered about their
+ * types.
+ */
+static void
+check_events(EsAppend *append)
+{
+	for (int i = 0; i < append->nevents; i++)
+	{
+		EsNewEvent *event = &append->events[i];
+
+		CHECK_FOR_INTERRUPTS();
+		event->schema_version = append->closes ? 1 :
+			es_event_check(append->store, event->event_type, event->schema_version, event->data);
+	}
+}
+
+/*
  * es_insert_direct writes an append's events after the stream's head; sets the
  * result.
  */
@@ -147,6 +165,7 @@ es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now)
 	BulkInsertState bulk = NULL;
 
 	es_known_forget();
+	check_events(append);
 	es_context_get(&common.context);
 	common.recorded_at = Max(now, head->recorded_at);
 	common.transaction = GetTopFullTransactionId();

@@ -24,6 +24,7 @@
 #include "utils/xid8.h"
 
 #include "append/append.h"
+#include "schema/registry.h"
 #include "store/arguments.h"
 #include "store/position.h"
 
@@ -165,6 +166,7 @@ fill_in(Row *row, EsStore *store, EsPartition *partition, Relation rel)
 	EsAppend   *checked = &append;
 	TimestampTz now;
 	uint64		hash;
+	int32		schema_version;
 	bool		mine = is_pending(store, type, id);
 	bool		may_know = !replica && !mine && es_known_usable(store, rel);
 
@@ -173,9 +175,8 @@ fill_in(Row *row, EsStore *store, EsPartition *partition, Relation rel)
 		(void) row_text(row, ES_ATT_EVENT_ID, ES_MAX_TYPE);
 	if (!row->nulls[ES_ATT_DATA - 1])
 		es_check_data(row->values[ES_ATT_DATA - 1], "");
-	set_value(row, ES_ATT_SCHEMA_VERSION,
-			  Int32GetDatum(es_schema_version(!row->nulls[ES_ATT_SCHEMA_VERSION - 1],
-											  DatumGetInt32(row->values[ES_ATT_SCHEMA_VERSION - 1]))));
+	schema_version = es_schema_version(!row->nulls[ES_ATT_SCHEMA_VERSION - 1],
+									   DatumGetInt32(row->values[ES_ATT_SCHEMA_VERSION - 1]));
 
 	hash = es_stream_hash(store, type, id);
 	if (may_know && es_known_find(store, hash, type, id, partition->lower, &head))
@@ -210,6 +211,13 @@ fill_in(Row *row, EsStore *store, EsPartition *partition, Relation rel)
 		pending->rows++;
 		return false;
 	}
+
+	/* a subscriber takes what its publisher checked */
+	if (!(replica && !row->nulls[ES_ATT_GLOBAL_POSITION - 1]) &&
+		!(mine && pending->append->closes) && !row->nulls[ES_ATT_DATA - 1])
+		schema_version = es_event_check(store, DatumGetTextPP(row->values[ES_ATT_EVENT_TYPE - 1]),
+										schema_version, row->values[ES_ATT_DATA - 1]);
+	set_value(row, ES_ATT_SCHEMA_VERSION, Int32GetDatum(Max(schema_version, 1)));
 
 	if (replica && !row->nulls[ES_ATT_GLOBAL_POSITION - 1])
 		/* a subscriber keeps what its publisher recorded */
@@ -321,6 +329,7 @@ array_of(EsAppend *append, AttrNumber attribute, Oid type, int16 length, bool by
 				break;
 			case ES_ATT_SCHEMA_VERSION:
 				values[i] = Int32GetDatum(event->schema_version);
+				nulls[i] = event->schema_version == 0;
 				break;
 			case ES_ATT_DATA:
 				values[i] = event->data;

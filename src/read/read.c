@@ -222,6 +222,7 @@ begin_scan(EsRead *read, EsStore *store)
 	else
 		read->scan = es_scan_stream(store, read->aggregate_type, read->aggregate_id,
 									read->low, read->high, read->backward, read->snapshot);
+	es_scan_upcast(read->scan);
 }
 
 /*

@@ -29,6 +29,7 @@
 #include "read/scan.h"
 #include "read/spiscan.h"
 #include "store/position.h"
+#include "read/upcast.h"
 
 /* the scan of one partition */
 typedef struct PartScan
@@ -71,6 +72,7 @@ struct EsScan
 	int64		rows_upto;
 	int			rows_read;		/* ... and how many of its rows were returned */
 	MemoryContext context;
+	EsUpcasters *upcasters;		/* NULL: events as they are stored */
 };
 
 /*
@@ -575,15 +577,28 @@ next_row(EsScan *scan)
 }
 
 /*
+ * es_scan_upcast has the scan return events as the store's upcasters make them.
+ */
+void
+es_scan_upcast(EsScan *scan)
+{
+	scan->upcasters = es_upcasters_open(scan->store);
+}
+
+/*
  * es_scan_next returns the next event, or NULL at the end.
  */
 TupleTableSlot *
 es_scan_next(EsScan *scan)
 {
+	TupleTableSlot *slot;
+
 	CHECK_FOR_INTERRUPTS();
 	if (scan->rows)
-		return next_row(scan);
-	return scan->global ? next_global(scan) : next_in_stream(scan);
+		slot = next_row(scan);
+	else
+		slot = scan->global ? next_global(scan) : next_in_stream(scan);
+	return slot && scan->upcasters ? es_upcast(scan->upcasters, slot) : slot;
 }
 
 /*
@@ -604,6 +619,8 @@ es_scan_end(EsScan *scan)
 {
 	for (int i = 0; i < scan->nparts; i++)
 		close_part(&scan->parts[i]);
+	if (scan->upcasters)
+		es_upcasters_close(scan->upcasters);
 	if (scan->rows)
 	{
 		ExecDropSingleTupleTableSlot(scan->rows_slot);

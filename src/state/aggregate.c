@@ -25,6 +25,8 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "read/upcast.h"
+
 /* columns of aggregates */
 #define ATT_REDUCER			2
 #define ATT_INITIAL			3
@@ -58,8 +60,7 @@ es_aggregate_load(EsStore *store, text *aggregate_type, Snapshot snapshot,
 
 	if (reducer)
 		aggregate->reducer = es_reducer_find(reducer);
-	aggregate->identity = es_reducer_identity(aggregate->reducer,
-											  aggregate->initial);
+	aggregate->identity = es_aggregate_identity(store, aggregate);
 }
 
 /*
@@ -76,7 +77,7 @@ es_aggregate_scratch(EsStore *store, text *aggregate_type, Snapshot snapshot,
 	aggregate->reducer = reducer;
 	if (initial)
 		aggregate->initial = initial;
-	aggregate->identity = es_reducer_identity(reducer, aggregate->initial);
+	aggregate->identity = es_aggregate_identity(store, aggregate);
 }
 
 /*
@@ -115,6 +116,19 @@ read_registration(EsStore *store, text *aggregate_type, Snapshot snapshot,
 		aggregate->initial =
 			DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 	return name;
+}
+
+/*
+ * es_aggregate_identity returns the identity of an aggregate type's reducer,
+ * initial state and the store's upcasters, as they are now.
+ */
+const char *
+es_aggregate_identity(EsStore *store, const EsAggregate *aggregate)
+{
+	const char *reducer = es_reducer_identity(aggregate->reducer, aggregate->initial);
+	const char *upcasters = es_upcasters_identity(store);
+
+	return upcasters ? psprintf("%s+%s", reducer, upcasters) : reducer;
 }
 
 /*

@@ -21,6 +21,8 @@
 #include "utils/snapmgr.h"
 #include "utils/typcache.h"
 
+#include "read/upcast.h"
+
 PG_FUNCTION_INFO_V1(es_fold_step);
 PG_FUNCTION_INFO_V1(es_fold_final);
 
@@ -36,6 +38,7 @@ typedef struct FoldCalls
 	Datum	   *values;
 	bool	   *nulls;
 	TupleTableSlot *slot;
+	EsUpcasters *upcasters;		/* of the store, NULL: none */
 } FoldCalls;
 
 /* A group's state. */
@@ -79,7 +82,7 @@ es_fold_step(PG_FUNCTION_ARGS)
 		group = begin_group(calls);
 	else
 		check_same_type(group, calls->slot);
-	es_fold_event(group->fold, calls->slot);
+	es_fold_event(group->fold, calls->upcasters ? es_upcast(calls->upcasters, calls->slot) : calls->slot);
 	MemoryContextSwitchTo(caller);
 	PG_RETURN_POINTER(group);
 }
@@ -166,6 +169,9 @@ look_at_type(FoldCalls *calls, MemoryContext context, Oid type, int32 typmod)
 				calls->columns[i] = j + 1;
 		}
 	}
+	caller = MemoryContextSwitchTo(context);
+	calls->upcasters = es_upcasters_open(es_store_open(store ? NameStr(store->name) : NULL, AccessShareLock));
+	MemoryContextSwitchTo(caller);
 	calls->type = type;
 	calls->typmod = typmod;
 }

@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "append/import.h"
+#include "read/upcast.h"
 
 /* columns of snapshots */
 #define ATT_VERSION		3
@@ -245,13 +246,15 @@ compute_snapshot(EsStateQuery *query, int every, EsAggregate *aggregate,
 		return false;
 
 	/*
-	 * The reducer runs with the owner's rights, so names in it must not be
-	 * looked up in schemas that the appender chose.
+	 * The reducer and upcasters run with the owner's rights, so names in them
+	 * must not be looked up in schemas that the appender chose.
 	 */
-	if (OidIsValid(aggregate->reducer))
-		set_path(psprintf("pg_catalog, %s, %s, pg_temp",
-						  quote_identifier(get_namespace_name(es_public_schema())),
-						  quote_identifier(get_namespace_name(get_func_namespace(aggregate->reducer)))));
+	set_path(psprintf("pg_catalog, %s%s%s%s, pg_temp",
+					  quote_identifier(get_namespace_name(es_public_schema())),
+					  OidIsValid(aggregate->reducer) ? ", " : "",
+					  OidIsValid(aggregate->reducer) ?
+					  quote_identifier(get_namespace_name(get_func_namespace(aggregate->reducer))) : "",
+					  es_upcasters_schemas(query->store)));
 
 	es_state_compute(query, aggregate, answer);
 
@@ -260,8 +263,7 @@ compute_snapshot(EsStateQuery *query, int every, EsAggregate *aggregate,
 	return answer->version == query->version &&
 		answer->replayed > 0 &&
 		answer->replayed == answer->version - answer->snapshot_version &&
-		strcmp(aggregate->identity,
-			   es_reducer_identity(aggregate->reducer, aggregate->initial)) == 0;
+		strcmp(aggregate->identity, es_aggregate_identity(query->store, aggregate)) == 0;
 }
 
 /*

@@ -232,6 +232,7 @@ fold_recorded(EsStateQuery *query, EsFold *fold, EsStateAnswer *answer)
 	scan = es_scan_stream(query->store, query->aggregate_type,
 						  query->aggregate_id, answer->version + 1,
 						  query->version, false, query->snapshot);
+	es_scan_upcast(scan);
 	while ((slot = es_scan_next(scan)) != NULL)
 	{
 		/* recorded_at never runs backwards within a stream */
@@ -315,6 +316,7 @@ sort_occurred(EsStateQuery *query, TupleDesc *sorted)
 	scan = es_scan_stream(query->store, query->aggregate_type,
 						  query->aggregate_id, 1, query->version, false,
 						  query->snapshot);
+	es_scan_upcast(scan);
 	while ((slot = es_scan_next(scan)) != NULL)
 	{
 		Datum		happened_at;

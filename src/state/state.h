@@ -31,8 +31,6 @@
 /* how often a snapshot is taken of types that say nothing about it */
 #define ES_SNAPSHOT_EVERY	100
 
-/* the type of the event that brings an earlier state back: es_undo() */
-#define ES_RESTORED_TYPE	"StateRestored"
 
 /* What is registered for an aggregate type, or the defaults. */
 typedef struct EsAggregate
@@ -40,7 +38,8 @@ typedef struct EsAggregate
 	Oid			reducer;		/* InvalidOid: the built-in merge */
 	Jsonb	   *initial;
 	int			snapshot_every; /* 0: no snapshots */
-	const char *identity;		/* of the reducer and the initial state */
+	const char *identity;		/* of the reducer, the initial state and the
+								 * store's upcasters */
 } EsAggregate;
 
 /* aggregate.c */
@@ -49,6 +48,7 @@ extern void es_aggregate_load(EsStore *store, text *aggregate_type,
 extern void es_aggregate_scratch(EsStore *store, text *aggregate_type,
 								 Snapshot snapshot, Oid reducer, Jsonb *initial,
 								 EsAggregate *aggregate);
+extern const char *es_aggregate_identity(EsStore *store, const EsAggregate *aggregate);
 
 /* reducer.c */
 extern void es_reducer_check(Oid reducer);

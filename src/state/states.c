@@ -23,6 +23,8 @@
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
+#include "read/upcast.h"
+
 PG_FUNCTION_INFO_V1(es_states);
 
 /* Where the executor sends the events. */
@@ -33,6 +35,7 @@ typedef struct StatesReceiver
 	EsAggregate aggregate;
 	text	   *aggregate_type;
 	EsReducer  *reducer;
+	EsUpcasters *upcasters;		/* NULL: none */
 	EsFold	   *fold;			/* NULL before the first event */
 	text	   *aggregate_id;	/* of the state that is open */
 	Size		id_size;		/* room for it */
@@ -81,9 +84,13 @@ es_states(PG_FUNCTION_ARGS)
 										 ALLOCSET_DEFAULT_SIZES);
 	es_aggregate_load(store, aggregate_type, GetActiveSnapshot(), &receiver.aggregate);
 
-	merging = !OidIsValid(receiver.aggregate.reducer);
+	receiver.upcasters = es_upcasters_open(store);
+
+	/* upcasters may look at any column, and do anything */
+	merging = !OidIsValid(receiver.aggregate.reducer) && receiver.upcasters == NULL;
 	parallel = merging ||
-		func_parallel(receiver.aggregate.reducer) != PROPARALLEL_UNSAFE;
+		(receiver.upcasters == NULL &&
+		 func_parallel(receiver.aggregate.reducer) != PROPARALLEL_UNSAFE);
 	run_query(make_query(store, as_of, occurred, merging), aggregate_type,
 			  as_of ? PG_GETARG_DATUM(1) : (Datum) 0, parallel, &receiver.pub);
 	if (receiver.fold)
@@ -91,6 +98,8 @@ es_states(PG_FUNCTION_ARGS)
 		put_state(&receiver);
 		(void) es_fold_end(receiver.fold);
 	}
+	if (receiver.upcasters)
+		es_upcasters_close(receiver.upcasters);
 	return (Datum) 0;
 }
 
@@ -196,7 +205,7 @@ receive_event(TupleTableSlot *slot, DestReceiver *self)
 
 	version = DatumGetInt64(slot_getattr(slot, ES_ATT_VERSION, &isnull));
 	receiver->version = Max(receiver->version, version);
-	es_fold_event(receiver->fold, slot);
+	es_fold_event(receiver->fold, receiver->upcasters ? es_upcast(receiver->upcasters, slot) : slot);
 	MemoryContextSwitchTo(caller);
 	return true;
 }

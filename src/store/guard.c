@@ -44,6 +44,9 @@ const EsSideTable es_side_tables[] = {
 	{"streams", 5},
 	{"snapshots", 7},
 	{"aggregates", 4},
+	{"event_types", 6},
+	{"upcasters", 4},
+	{"settings", 2},
 	{NULL, 0}
 };
 

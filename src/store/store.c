@@ -73,7 +73,8 @@ invalidate_relation(Datum arg, Oid relid)
 		EsStore    *store = &entry->store;
 		bool		hit = !OidIsValid(relid) || relid == store->events ||
 			relid == store->streams || relid == store->snapshots ||
-			relid == store->aggregates;
+			relid == store->aggregates || relid == store->event_types ||
+			relid == store->upcasters || relid == store->settings;
 
 		for (int i = 0; !hit && i < store->npartitions; i++)
 			hit = (store->partitions[i].relid == relid);
@@ -358,6 +359,9 @@ find_side_tables(EsStore *store)
 	static const Oid streams[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID};
 	static const Oid snapshots[] = {TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, JSONBOID, TEXTOID};
 	static const Oid aggregates[] = {TEXTOID, TEXTOID, JSONBOID, INT4OID};
+	static const Oid event_types[] = {TEXTOID, INT4OID, JSONBOID};
+	static const Oid upcasters[] = {TEXTOID, INT4OID, TEXTOID, TEXTOID};
+	static const Oid settings[] = {TEXTOID, JSONBOID};
 	const char *name = NameStr(store->name);
 
 	store->streams = get_relname_relid("streams", store->schema);
@@ -369,6 +373,15 @@ find_side_tables(EsStore *store)
 							snapshots, lengthof(snapshots), 3);
 	(void) check_side_table(name, "aggregates", store->aggregates,
 							aggregates, lengthof(aggregates), 1);
+	store->event_types = get_relname_relid("event_types", store->schema);
+	store->upcasters = get_relname_relid("upcasters", store->schema);
+	store->settings = get_relname_relid("settings", store->schema);
+	(void) check_side_table(name, "event_types", store->event_types,
+							event_types, lengthof(event_types), 2);
+	(void) check_side_table(name, "upcasters", store->upcasters,
+							upcasters, lengthof(upcasters), 2);
+	(void) check_side_table(name, "settings", store->settings,
+							settings, lengthof(settings), 1);
 }
 
 /*

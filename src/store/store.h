@@ -34,6 +34,10 @@
 #define ES_ATT_TRANSACTION		16
 #define ES_NATTS				16
 
+/* types of the events that es_close_stream() and es_undo() append */
+#define ES_CLOSING_TYPE		"StreamClosed"
+#define ES_RESTORED_TYPE	"StateRestored"
+
 typedef struct EsPartition
 {
 	Oid			relid;
@@ -59,6 +63,9 @@ typedef struct EsStore
 	Oid			streams_index;	/* its primary key */
 	Oid			snapshots;
 	Oid			aggregates;
+	Oid			event_types;
+	Oid			upcasters;
+	Oid			settings;
 	Oid			owner;			/* owner of events */
 	bool		plain_read;		/* direct scans may be used (row security
 								 * apart) */

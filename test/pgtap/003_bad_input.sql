@@ -7,6 +7,7 @@ CREATE FUNCTION traces() RETURNS text LANGUAGE sql AS $$
     SELECT concat_ws(' ',
         (SELECT count(*) || ':' || coalesce(max(global_position), 0) FROM es.events),
         (SELECT count(*) FROM es.streams), (SELECT count(*) FROM es.snapshots), (SELECT count(*) FROM es.aggregates),
+        (SELECT count(*) FROM es.event_types), (SELECT count(*) FROM es.upcasters), (SELECT count(*) FROM es.settings),
         (SELECT count(*) FROM pg_namespace), (SELECT count(*) FROM pg_class WHERE relpersistence = 'p' AND relkind <> 't'), (SELECT count(*) FROM pg_trigger),
         es_safe_position(), current_setting('eventsrc.store'), current_user)
 $$;
@@ -291,6 +292,58 @@ SELECT refused(statement, 'VE015', 'closed: ' || statement, true) FROM unnest(AR
     $$SELECT es_close_stream('Order', 'closed')$$,
     $$INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data) VALUES ('Order', 'closed', 'Placed', '{}')$$]) statement;
 SELECT is((SELECT array_agg(event_type ORDER BY version) FROM es_read_stream('Order', 'closed')), ARRAY['Placed', 'StreamClosed'], 'closed: it can be read');
+
+-- event types and upcasters
+CREATE FUNCTION same_data(event es_event) RETURNS jsonb LANGUAGE sql IMMUTABLE RETURN (event).data;
+CREATE FUNCTION text_of(event es_event) RETURNS text LANGUAGE sql IMMUTABLE RETURN '';
+SELECT es_create_event_type('Checked', json_schema => '{"type": "object", "required": ["a"]}');
+SELECT refused(statement, 'VE002', 'unknown store: ' || statement) FROM unnest(ARRAY[
+    $$SELECT es_create_event_type('X', store => 'none')$$,
+    $$SELECT es_drop_event_type('X', store => 'none')$$,
+    $$SELECT es_set_strict(true, 'none')$$,
+    $$SELECT es_create_upcaster('X', 1, 'same_data(es_event)', store => 'none')$$,
+    $$SELECT es_drop_upcaster('X', 1, 'none')$$,
+    $$SELECT es_check_upcasters('none')$$]) statement;
+SELECT refused(statement, 'VE004', 'bad argument: ' || statement) FROM unnest(ARRAY[
+    $$SELECT es_create_event_type(NULL)$$,
+    $$SELECT es_create_event_type('')$$,
+    $$SELECT es_create_event_type(repeat('x', 257))$$,
+    $$SELECT es_create_event_type('X', 0)$$,
+    $$SELECT es_create_event_type('X', compatibility => 'total')$$,
+    $$SELECT es_create_event_type('X', compatibility => NULL)$$,
+    $$SELECT es_drop_event_type(NULL)$$,
+    $$SELECT es_set_strict(NULL)$$,
+    $$SELECT es_create_upcaster(NULL, 1, 'same_data(es_event)')$$,
+    $$SELECT es_create_upcaster('X', NULL, 'same_data(es_event)')$$,
+    $$SELECT es_create_upcaster('X', -1, 'same_data(es_event)')$$,
+    $$SELECT es_create_upcaster('X', 1, NULL)$$,
+    $$SELECT es_create_upcaster('X', 1, 'same_data(es_event)', '')$$,
+    $$SELECT es_drop_upcaster(NULL, 1)$$]) statement;
+SELECT refused(statement, 'VE018', 'no event type: ' || statement) FROM unnest(ARRAY[
+    $$SELECT es_create_event_type('X', json_schema => '[]')$$,
+    $$SELECT es_create_event_type('X', json_schema => '{"type": "thing"}')$$,
+    $$SELECT es_create_event_type('X', json_schema => '{"required": "a"}')$$,
+    $$SELECT es_create_event_type('X', json_schema => '{"$ref": "http://example.com/a.json"}')$$,
+    $$SELECT es_create_event_type('X', json_schema => '{"anyOf": [{"$ref": "#"}]}')$$,
+    $$SELECT es_create_event_type('X', json_schema => '{"pattern": "("}')$$,
+    $$SELECT es_create_event_type('X', json_schema => '{"$schema": "http://json-schema.org/draft-03/schema#"}')$$,
+    $$SELECT es_create_event_type('Checked', 1)$$,
+    $$SELECT es_create_event_type('Checked', compatibility => 'backward', json_schema => '{"type": "object", "required": ["a", "b"]}')$$,
+    $$SELECT es_create_event_type('Checked', compatibility => 'forward', json_schema => '{}')$$,
+    $$SELECT es_drop_event_type('X')$$,
+    $$SELECT es_drop_event_type('Checked', 2)$$]) statement;
+SELECT refused(statement, 'VE019', 'no upcaster: ' || statement) FROM unnest(ARRAY[
+    $$SELECT es_create_upcaster('X', 1, 'text_of(es_event)')$$,
+    $$SELECT es_create_upcaster('X', 1, 'now()')$$,
+    $$SELECT es_create_upcaster('X', 1, 'same_data(es_event)', 'X')$$,
+    $$SELECT es_drop_upcaster('X', 1)$$]) statement;
+SELECT refused(statement, 'VE017', 'data that does not fit: ' || statement, true) FROM unnest(ARRAY[
+    $$SELECT es_append('Order', 'checked', 'Checked', '{}')$$,
+    $$SELECT es_append('Order', 'checked', 'Checked', '3')$$,
+    $$SELECT es_append_events('Order', 'checked', '{Checked,Checked}', ARRAY['{"a": 1}', '{"b": 1}']::jsonb[])$$,
+    $$SELECT es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "checked", "events": [{"event_type": "Checked"}]}]')$$,
+    $$INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data) VALUES ('Order', 'checked', 'Checked', '{}')$$]) statement;
+SELECT is(es_stream_version('Order', 'checked'), NULL, 'nothing was appended of what does not fit');
 
 -- and afterwards everything still works
 SELECT is((SELECT version FROM es_append('Order', '1', 'Placed', expected_version => 3)), 4::bigint, 'the next version is what it should be');

@@ -83,7 +83,7 @@ need_build_packages() {
 }
 need_test_packages() {
     need_packages gcc make libc6-dev "postgresql-$ES_VERSION" "postgresql-server-dev-$ES_VERSION" librdkafka-dev \
-        "postgresql-$ES_VERSION-pgtap" perl libipc-run-perl kcat
+        "postgresql-$ES_VERSION-pgtap" perl libipc-run-perl kcat json-schema-test-suite
 }
 need_java() { command -v java >/dev/null || need_packages default-jre-headless; }
 
