@@ -77,8 +77,9 @@ find_bounds(EsPartition *partition)
 }
 
 /*
- * es_store_bounds reads the bounds of all of a store's partitions, notes the
- * latest that holds events, and returns the highest position in any.
+ * es_store_bounds reads the bounds of those of a store's partitions that are new
+ * or have changed since it did so last, notes the latest that holds events, and
+ * returns the highest position in any.
  */
 int64
 es_store_bounds(EsStore *store)
@@ -90,7 +91,10 @@ es_store_bounds(EsStore *store)
 	{
 		EsPartition *partition = &store->partitions[i];
 
+		if (partition->checked)
+			continue;
 		find_bounds(partition);
+		partition->checked = true;
 		if (partition->last_position > 0)
 			(void) es_position_found_partition(partition->lower);
 		highest = Max(highest, partition->last_position);

@@ -8,26 +8,16 @@
  */
 #include "eventsrc.h"
 
-#include "access/genam.h"
 #include "access/relation.h"
 #include "access/table.h"
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_index.h"
 #include "catalog/pg_namespace.h"
-#include "catalog/pg_proc.h"
-#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
-#include "common/hashfn.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
-#include "partitioning/partbounds.h"
-#include "partitioning/partdesc.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -35,13 +25,13 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/partcache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "store/position.h"
 #include "store/store.h"
+#include "store/tables.h"
 
 /* an entry of the cache; users see the EsStore at its start */
 typedef struct StoreEntry
@@ -49,12 +39,36 @@ typedef struct StoreEntry
 	EsStore		store;			/* must be first; begins with the hash key */
 	MemoryContext context;		/* holds store.partitions */
 	bool		positions_checked;	/* its positions are below the head */
+	bool		sides_valid;	/* there was no news of the other tables */
+	uint32		schema_hash;	/* of the schema's entry in its cache */
 } StoreEntry;
 
 static HTAB *stores = NULL;
 
+/* of es_event's entry in the cache of types */
+static uint32 event_type_hash = 0;
+
 /* counts invalidations, so that one that comes while a store is read is seen */
-static uint64 invalidations = 0;
+uint64		es_store_invalidations = 0;
+
+/*
+ * forget_partition notes that a partition of a store may have changed
+ * (InvalidOid: any); tells whether the store has it.
+ */
+static bool
+forget_partition(EsStore *store, Oid relid)
+{
+	bool		found = false;
+
+	for (int i = 0; i < store->npartitions; i++)
+	{
+		if (OidIsValid(relid) && store->partitions[i].relid != relid)
+			continue;
+		store->partitions[i].valid = false;
+		found = true;
+	}
+	return found;
+}
 
 /*
  * invalidate_relation marks the stores that a relation belongs to as out of
@@ -66,31 +80,53 @@ invalidate_relation(Datum arg, Oid relid)
 	HASH_SEQ_STATUS seq;
 	StoreEntry *entry;
 
-	invalidations++;
+	es_store_invalidations++;
 	hash_seq_init(&seq, stores);
 	while ((entry = hash_seq_search(&seq)) != NULL)
 	{
 		EsStore    *store = &entry->store;
-		bool		hit = !OidIsValid(relid) || relid == store->events ||
-			relid == store->streams || relid == store->snapshots ||
-			relid == store->aggregates || relid == store->event_types ||
-			relid == store->upcasters || relid == store->settings;
+		bool		hit = !OidIsValid(relid) || relid == store->events;
 
-		for (int i = 0; !hit && i < store->npartitions; i++)
-			hit = (store->partitions[i].relid == relid);
+		if (!OidIsValid(relid) || es_tables_is_side(store, relid))
+		{
+			entry->sides_valid = false;
+			hit = true;
+		}
+		if (forget_partition(store, relid))
+			hit = true;
 		if (hit)
 			store->valid = false;
 	}
 }
 
 /*
- * invalidate_all marks every store as out of date; a callback of the caches of
- * schemas and types.
+ * invalidate_schema marks the stores in a schema as out of date; a callback of
+ * the cache of schemas.
  */
 static void
-invalidate_all(Datum arg, int cacheid, uint32 hashvalue)
+invalidate_schema(Datum arg, int cacheid, uint32 hash)
 {
-	invalidate_relation(arg, InvalidOid);
+	HASH_SEQ_STATUS seq;
+	StoreEntry *entry;
+
+	es_store_invalidations++;
+	hash_seq_init(&seq, stores);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		if (hash == 0 || hash == entry->schema_hash)
+			entry->store.valid = false;
+	}
+}
+
+/*
+ * invalidate_type marks every store as out of date when the type of events has
+ * changed; a callback of the cache of types.  Every new table makes some.
+ */
+static void
+invalidate_type(Datum arg, int cacheid, uint32 hash)
+{
+	if (hash == 0 || hash == event_type_hash)
+		invalidate_relation(arg, InvalidOid);
 }
 
 /*
@@ -108,8 +144,8 @@ init_cache(void)
 	ctl.hcxt = CacheMemoryContext;
 	stores = hash_create("eventsrc stores", 8, &ctl, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	CacheRegisterRelcacheCallback(invalidate_relation, (Datum) 0);
-	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate_all, (Datum) 0);
-	CacheRegisterSyscacheCallback(TYPEOID, invalidate_all, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate_schema, (Datum) 0);
+	CacheRegisterSyscacheCallback(TYPEOID, invalidate_type, (Datum) 0);
 }
 
 /*
@@ -124,20 +160,6 @@ unknown_store(const char *name)
 			 errdetail("No schema of this name holds an events table made by es_create_store()."),
 			 errhint("Create it with SELECT es_create_store(%s), or name another one by the argument \"store\" or the setting \"eventsrc.store\".",
 					 quote_literal_cstr(name))));
-}
-
-/*
- * damaged raises the error of a store whose tables were changed so that
- * eventsrc cannot use them.
- */
-static void
-damaged(const char *store, const char *what)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_ES_STORE_DAMAGED),
-			 errmsg("store \"%s\" is not as eventsrc made it", store),
-			 errdetail("%s", what),
-			 errhint("Undo the change, or restore the store from a dump.")));
 }
 
 /*
@@ -166,225 +188,6 @@ es_event_tupdesc(void)
 }
 
 /*
- * check_columns compares the first columns of a table with those of es_event;
- * tells whether the table has no others.
- */
-static bool
-check_columns(const char *store, Relation rel)
-{
-	TupleDesc	want = es_event_tupdesc();
-	TupleDesc	have = RelationGetDescr(rel);
-
-	for (int i = 0; i < ES_NATTS; i++)
-	{
-		if (i >= have->natts ||
-			TupleDescAttr(have, i)->attisdropped ||
-			TupleDescAttr(have, i)->atttypid != TupleDescAttr(want, i)->atttypid ||
-			strcmp(NameStr(TupleDescAttr(have, i)->attname),
-				   NameStr(TupleDescAttr(want, i)->attname)) != 0)
-			damaged(store, psprintf("Column %d of table \"%s\" should be \"%s\".",
-									i + 1, RelationGetRelationName(rel),
-									NameStr(TupleDescAttr(want, i)->attname)));
-	}
-	return have->natts == ES_NATTS;
-}
-
-/*
- * has_append_trigger tells whether a relation is a store's events table, and
- * whether it has other triggers that a direct insert would have to run before
- * the row or for the statement.
- */
-static bool
-has_append_trigger(Relation rel, bool *others)
-{
-	TriggerDesc *triggers = rel->trigdesc;
-	bool		found = false;
-
-	*others = false;
-	if (triggers == NULL)
-		return false;
-	for (int i = 0; i < triggers->numtriggers; i++)
-	{
-		Trigger    *trigger = &triggers->triggers[i];
-
-		if (trigger->tgfoid == es_append_trigger())
-			found = true;
-		else if (TRIGGER_FOR_INSERT(trigger->tgtype) &&
-				 (!TRIGGER_FOR_ROW(trigger->tgtype) || !TRIGGER_FOR_AFTER(trigger->tgtype)))
-			*others = true;
-	}
-	return found;
-}
-
-/*
- * find_indexes looks for the two indexes of a partition that appends and reads
- * go through.
- */
-static void
-find_indexes(Relation rel, EsPartition *partition)
-{
-	List	   *indexes = RelationGetIndexList(rel);
-	ListCell   *cell;
-
-	foreach(cell, indexes)
-	{
-		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(cell)));
-		Form_pg_index index;
-
-		if (!HeapTupleIsValid(tuple))
-			continue;
-		index = (Form_pg_index) GETSTRUCT(tuple);
-		if (index->indisunique && index->indisvalid && index->indimmediate &&
-			heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
-			heap_attisnull(tuple, Anum_pg_index_indexprs, NULL))
-		{
-			int16	   *key = index->indkey.values;
-
-			if (index->indnkeyatts == 3 && key[0] == ES_ATT_AGGREGATE_TYPE &&
-				key[1] == ES_ATT_AGGREGATE_ID && key[2] == ES_ATT_VERSION)
-				partition->version_index = index->indexrelid;
-			else if (index->indnkeyatts == 1 && key[0] == ES_ATT_GLOBAL_POSITION)
-				partition->position_index = index->indexrelid;
-		}
-		ReleaseSysCache(tuple);
-	}
-	list_free(indexes);
-}
-
-/*
- * load_partitions fills in the store's partitions, by time.
- */
-static void
-load_partitions(StoreEntry *entry, Relation events)
-{
-	EsStore    *store = &entry->store;
-	PartitionKey key = RelationGetPartitionKey(events);
-	PartitionDesc desc;
-	PartitionBoundInfo bounds;
-
-	if (key->strategy != PARTITION_STRATEGY_RANGE || key->partnatts != 1 ||
-		key->partattrs[0] != ES_ATT_RECORDED_AT)
-		damaged(NameStr(store->name), "Table \"events\" should be partitioned by range of \"recorded_at\".");
-
-	desc = RelationGetPartitionDesc(events, true);
-	store->npartitions = 0;
-	store->shape = 0;
-	store->partitions = MemoryContextAllocZero(entry->context,
-											   Max(desc->nparts, 1) * sizeof(EsPartition));
-	bounds = desc->boundinfo;
-	if (desc->nparts == 0)
-		return;
-
-	/* datums[i] is the upper bound of partition indexes[i] */
-	for (int i = 0; i < bounds->nindexes; i++)
-	{
-		EsPartition *partition;
-		Relation	rel;
-		bool		others;
-
-		if (bounds->indexes[i] < 0)
-			continue;
-		partition = &store->partitions[store->npartitions];
-		partition->relid = desc->oids[bounds->indexes[i]];
-		partition->lower = es_partition_bound(bounds, i - 1, DT_NOBEGIN);
-		partition->upper = es_partition_bound(bounds, i, DT_NOEND);
-
-		rel = table_open(partition->relid, AccessShareLock);
-		if (rel->rd_rel->relkind != RELKIND_RELATION)
-			store->plain_read = store->plain_append = false;
-		else
-		{
-			if (!check_columns(NameStr(store->name), rel))
-				store->plain_append = false;
-			find_indexes(rel, partition);
-			if (!OidIsValid(partition->version_index) || !OidIsValid(partition->position_index))
-				damaged(NameStr(store->name),
-						psprintf("Partition \"%s\" lacks a valid unique index on (aggregate_type, aggregate_id, version) or on (global_position).",
-								 RelationGetRelationName(rel)));
-			(void) has_append_trigger(rel, &others);
-			if (others)
-				store->plain_append = false;
-		}
-		table_close(rel, AccessShareLock);
-		store->shape = hash_combine64(store->shape, hash_combine64(partition->relid, partition->lower));
-		store->npartitions++;
-	}
-}
-
-/*
- * check_side_table makes sure that a table of the store has the columns that
- * are read and written without asking, and returns its primary key, on the
- * first nkeys of them.
- */
-static Oid
-check_side_table(const char *store, const char *name, Oid relid,
-				 const Oid *types, int ncolumns, int nkeys)
-{
-	Relation	rel;
-	TupleDesc	desc;
-	Oid			primary_key;
-	bool		good;
-
-	if (!OidIsValid(relid))
-		damaged(store, psprintf("Table \"%s\" is missing.", name));
-	rel = table_open(relid, AccessShareLock);
-	desc = RelationGetDescr(rel);
-	good = rel->rd_rel->relkind == RELKIND_RELATION && desc->natts >= ncolumns;
-	for (int i = 0; good && i < ncolumns; i++)
-		good = !TupleDescAttr(desc, i)->attisdropped &&
-			TupleDescAttr(desc, i)->atttypid == types[i];
-
-	primary_key = good ? es_primary_key_index(rel) : InvalidOid;
-	if (OidIsValid(primary_key))
-	{
-		Relation	index = index_open(primary_key, AccessShareLock);
-
-		good = index->rd_index->indnkeyatts == nkeys;
-		for (int i = 0; good && i < nkeys; i++)
-			good = index->rd_index->indkey.values[i] == i + 1;
-		index_close(index, AccessShareLock);
-	}
-	table_close(rel, AccessShareLock);
-	if (!good || !OidIsValid(primary_key))
-		damaged(store, psprintf("Table \"%s\" has other columns or another primary key.", name));
-	return primary_key;
-}
-
-/*
- * find_side_tables finds and checks the store's tables other than events.
- */
-static void
-find_side_tables(EsStore *store)
-{
-	static const Oid streams[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID};
-	static const Oid snapshots[] = {TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, JSONBOID, TEXTOID};
-	static const Oid aggregates[] = {TEXTOID, TEXTOID, JSONBOID, INT4OID};
-	static const Oid event_types[] = {TEXTOID, INT4OID, JSONBOID};
-	static const Oid upcasters[] = {TEXTOID, INT4OID, TEXTOID, TEXTOID};
-	static const Oid settings[] = {TEXTOID, JSONBOID};
-	const char *name = NameStr(store->name);
-
-	store->streams = get_relname_relid("streams", store->schema);
-	store->snapshots = get_relname_relid("snapshots", store->schema);
-	store->aggregates = get_relname_relid("aggregates", store->schema);
-	store->streams_index = check_side_table(name, "streams", store->streams,
-											streams, lengthof(streams), 2);
-	(void) check_side_table(name, "snapshots", store->snapshots,
-							snapshots, lengthof(snapshots), 3);
-	(void) check_side_table(name, "aggregates", store->aggregates,
-							aggregates, lengthof(aggregates), 1);
-	store->event_types = get_relname_relid("event_types", store->schema);
-	store->upcasters = get_relname_relid("upcasters", store->schema);
-	store->settings = get_relname_relid("settings", store->schema);
-	(void) check_side_table(name, "event_types", store->event_types,
-							event_types, lengthof(event_types), 2);
-	(void) check_side_table(name, "upcasters", store->upcasters,
-							upcasters, lengthof(upcasters), 2);
-	(void) check_side_table(name, "settings", store->settings,
-							settings, lengthof(settings), 1);
-}
-
-/*
  * load reads a store's tables into its entry; false if the name is no store's.
  * Takes the lock on events, which it leaves.
  */
@@ -395,6 +198,8 @@ load(StoreEntry *entry, LOCKMODE lockmode)
 	uint64		invalidations_before;
 	EsStore    *store = &entry->store;
 	Relation	events;
+	EsPartition *known = store->partitions;
+	int			nknown = store->npartitions;
 	bool		others;
 	Oid			schema;
 	Oid			relid;
@@ -407,12 +212,12 @@ load(StoreEntry *entry, LOCKMODE lockmode)
 		return false;
 	if (lockmode != NoLock)
 		LockRelationOid(relid, lockmode);
-	invalidations_before = invalidations;
+	invalidations_before = es_store_invalidations;
 	events = try_relation_open(relid, lockmode == NoLock ? AccessShareLock : NoLock);
 	if (events == NULL)
 		return false;
 	if (events->rd_rel->relkind != RELKIND_PARTITIONED_TABLE ||
-		!has_append_trigger(events, &others))
+		!es_tables_has_trigger(events, &others))
 	{
 		relation_close(events, NoLock);
 		return false;
@@ -426,20 +231,39 @@ load(StoreEntry *entry, LOCKMODE lockmode)
 		MemoryContextSetParent(entry->context, TopTransactionContext);
 	entry->context = AllocSetContextCreate(CacheMemoryContext, "eventsrc store",
 										   ALLOCSET_SMALL_SIZES);
+	store->partitions = NULL;
+	store->npartitions = 0;
 
+	if (store->schema != schema || store->events != relid)
+	{
+		entry->sides_valid = false;
+		nknown = 0;
+	}
 	store->schema = schema;
 	store->events = relid;
 	store->owner = events->rd_rel->relowner;
-	find_side_tables(store);
+	entry->schema_hash = GetSysCacheHashValue1(NAMESPACEOID, ObjectIdGetDatum(schema));
+	event_type_hash = GetSysCacheHashValue1(TYPEOID, ObjectIdGetDatum(es_event_type()));
+	if (!entry->sides_valid)
+	{
+		es_tables_find_side(store);
+		entry->sides_valid = true;
+	}
 
 	store->plain_read = true;
-	store->plain_append = check_columns(NameStr(store->name), events) && !others &&
+	store->plain_append = es_tables_check_columns(NameStr(store->name), events) && !others &&
 		events->rd_rules == NULL;
-	load_partitions(entry, events);
+	es_tables_find_partitions(store, events, entry->context, known, nknown);
 	relation_close(events, NoLock);
 	store->generation = ++generation;
 	entry->positions_checked = false;
-	store->valid = (invalidations == invalidations_before);
+	store->valid = (es_store_invalidations == invalidations_before);
+	if (!store->valid)
+	{
+		/* it may have been about anything that was looked at */
+		entry->sides_valid = false;
+		(void) forget_partition(store, InvalidOid);
+	}
 	return true;
 }
 
@@ -474,14 +298,7 @@ lookup(const char *name, LOCKMODE lockmode)
 	namestrcpy(&key, name);
 	entry = hash_search(stores, NameStr(key), HASH_ENTER, &found);
 	if (!found)
-	{
-		entry->store.valid = false;
-		entry->store.events = InvalidOid;
-		entry->store.npartitions = 0;
-		entry->store.partitions = NULL;
-		entry->context = NULL;
-		entry->positions_checked = false;
-	}
+		MemSet((char *) entry + NAMEDATALEN, 0, sizeof(StoreEntry) - NAMEDATALEN);
 
 	if (entry->store.valid && lockmode != NoLock)
 		LockRelationOid(entry->store.events, lockmode);

@@ -45,12 +45,16 @@ typedef struct EsPartition
 	TimestampTz upper;			/* exclusive; DT_NOEND for MAXVALUE */
 	Oid			version_index;	/* (aggregate_type, aggregate_id, version) */
 	Oid			position_index; /* (global_position) */
+	bool		plain_read;		/* an ordinary table, ... */
+	bool		plain_append;	/* ... with no columns or triggers of others */
+	bool		valid;			/* there was no news of it since */
 
 	/* what bounds.c found out */
 	bool		bounded;
 	uint64		bounded_at;		/* es_position_late() before */
 	int64		first_position; /* 0: there are no events */
 	int64		last_position;
+	bool		checked;		/* by es_store_bounds() */
 } EsPartition;
 
 typedef struct EsStore
