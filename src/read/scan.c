@@ -157,52 +157,6 @@ executor_reads(EsStore *store, Snapshot snapshot)
 }
 
 /*
- * es_stream_extent finds the partitions (indexes into store->partitions) that
- * hold a stream's events, as the snapshot sees its row in "streams"; false if
- * it has none.  row, if not NULL, receives the row's place for an update.
- */
-bool
-es_stream_extent(EsStore *store, text *aggregate_type, text *aggregate_id,
-				 Snapshot snapshot, int *first, int *last, ItemPointer row)
-{
-	Relation	rel = table_open(store->streams, AccessShareLock);
-	Relation	index = index_open(store->streams_index, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	IndexScanDesc scan;
-	ScanKeyData keys[2];
-	bool		found;
-
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, TEXTOID,
-						   index->rd_indcollation[0], F_TEXTEQ, PointerGetDatum(aggregate_type));
-	ScanKeyEntryInitialize(&keys[1], 0, 2, BTEqualStrategyNumber, TEXTOID,
-						   index->rd_indcollation[1], F_TEXTEQ, PointerGetDatum(aggregate_id));
-	scan = es_index_beginscan(rel, index, snapshot, 2);
-	index_rescan(scan, keys, 2, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, slot);
-	if (found)
-	{
-		bool		isnull;
-		TimestampTz low = DatumGetTimestampTz(slot_getattr(slot, 3, &isnull));
-		TimestampTz high = DatumGetTimestampTz(slot_getattr(slot, 4, &isnull));
-
-		if (row)
-			*row = slot->tts_tid;
-		/* a partition that was detached since leaves a bound without one */
-		*first = 0;
-		while (*first < store->npartitions && store->partitions[*first].upper <= low)
-			(*first)++;
-		*last = store->npartitions - 1;
-		while (*last >= 0 && store->partitions[*last].lower > high)
-			(*last)--;
-	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, NoLock);
-	table_close(rel, NoLock);
-	return found;
-}
-
-/*
  * set_stream_keys makes the scan keys of one stream's versions.
  */
 static void

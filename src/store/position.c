@@ -21,19 +21,13 @@
  */
 #include "eventsrc.h"
 
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
-#include "utils/lsyscache.h"
-#include "utils/rel.h"
-#include "utils/snapmgr.h"
 
 #include "store/news.h"
 #include "store/position.h"
@@ -499,39 +493,6 @@ es_position_safe_of(EsDatabase *db)
 }
 
 /*
- * published_position reads, on a standby, the row that the primary's worker
- * writes: WAL replay shows the row only after every event that it covers.
- */
-static int64
-published_position(void)
-{
-	Oid			relid = get_relname_relid("published_position", es_private_schema());
-	Relation	rel;
-	TableScanDesc scan;
-	TupleTableSlot *slot;
-	Snapshot	snapshot;
-	int64		position = 0;
-
-	if (!OidIsValid(relid))
-		return 0;
-	rel = table_open(relid, AccessShareLock);
-	slot = table_slot_create(rel, NULL);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = table_beginscan(rel, snapshot, 0, NULL);
-	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		bool		isnull;
-
-		position = DatumGetInt64(slot_getattr(slot, 2, &isnull));
-	}
-	table_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
-	return position;
-}
-
-/*
  * es_position_safe returns the safe position: every event at or below it is
  * visible to a snapshot taken after this call, or will never exist.
  */
@@ -539,7 +500,7 @@ int64
 es_position_safe(void)
 {
 	if (RecoveryInProgress())
-		return published_position();
+		return es_position_published();
 	return es_position_safe_of(es_database());
 }
 

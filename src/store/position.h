@@ -75,6 +75,7 @@ extern TimestampTz es_position_found_partition(TimestampTz lower);
 extern uint64 es_position_late(void);
 extern int64 es_position_head(void);
 extern int64 es_position_safe(void);
+extern int64 es_position_published(void);	/* published.c */
 extern int64 es_position_safe_of(EsDatabase *db);
 extern bool es_position_appending(void);
 

@@ -3,6 +3,7 @@
 CREATE EXTENSION eventsrc;
 SET client_min_messages = warning;
 SET timezone = 'UTC';
+SET eventsrc.allow_unsafe_ddl = on;
 SELECT es_create_store('small');
 SELECT es_create_store('large');
 ALTER TABLE small.events DISABLE TRIGGER eventsrc_snapshot;
