@@ -90,5 +90,6 @@ SELECT tableoid::regclass AS partition FROM regress_mixed.events LIMIT 1 \gset
 SET eventsrc.allow_unsafe_ddl = on;
 DROP TABLE :partition;
 RESET eventsrc.allow_unsafe_ddl;
+SELECT version FROM es_append('Order', 'first in the new one', 'Appended');
 SELECT version FROM es_append('Order', 'mix', 'Appended');
 SELECT es_drop_store('regress_mixed', 'regress_mixed');
