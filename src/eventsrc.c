@@ -23,6 +23,7 @@
 #include "relay/relay.h"
 #include "store/guard.h"
 #include "store/position.h"
+#include "store/progress.h"
 #include "store/stop_point.h"
 #include "worker/worker.h"
 
@@ -65,6 +66,7 @@ request_shmem(void)
 	es_heads_request_shmem();
 	es_relay_request_shmem();
 	es_worker_request_shmem();
+	es_progress_request_shmem();
 }
 
 /*
@@ -79,6 +81,7 @@ init_shmem(void)
 	es_heads_init_shmem();
 	es_relay_init_shmem();
 	es_worker_init_shmem();
+	es_progress_init_shmem();
 }
 
 /*
@@ -165,6 +168,7 @@ _PG_init(void)
 	previous_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = init_shmem;
 	es_position_init_backend();
+	es_progress_init_backend();
 	es_read_install_hooks();
 	es_heads_init_backend();
 	es_append_install_hooks();
