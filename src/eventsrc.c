@@ -21,6 +21,7 @@
 #include "read/read.h"
 #include "read/upcast.h"
 #include "relay/relay.h"
+#include "state/state.h"
 #include "store/guard.h"
 #include "store/position.h"
 #include "store/progress.h"
@@ -172,6 +173,7 @@ _PG_init(void)
 	es_read_install_hooks();
 	es_heads_init_backend();
 	es_append_install_hooks();
+	es_state_install_hooks();
 	es_relay_init();
 	es_worker_register_launcher();
 	es_worker_install_hooks();

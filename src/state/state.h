@@ -16,6 +16,7 @@
  *		diff.c		 what changed between two states (RFC 6902)
  *		history.c	 a stream's states step by step: es_history(), es_diff(), es_replay()
  *		states.c	 es_states(): the states of a whole aggregate type
+ *		plan.c		 es_states() of one aggregate where no other is wanted
  *		foldagg.c	 es_fold(), an SQL aggregate
  */
 #ifndef EVENTSRC_STATE_H
@@ -151,6 +152,12 @@ extern void es_check_version(EsStateQuery *query);
 extern int64 es_nearest_version(EsStateQuery *query, int64 from_version, bool backward);
 extern void es_state_compute(EsStateQuery *query, EsAggregate *aggregate,
 							 EsStateAnswer *answer);
+
+/* plan.c */
+extern void es_state_install_hooks(void);
+
+/* states.c */
+extern bool es_is_states(Oid function);
 
 /* take.c */
 extern void es_snapshot_take(EsStateQuery *query, int every);
