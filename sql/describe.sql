@@ -79,7 +79,7 @@ COMMENT ON FUNCTION es_describe(name) IS
 -- es_event_stats: days are those of UTC, as partitions are.
 CREATE FUNCTION eventsrc.event_stats(only_type text, from_time timestamptz, to_time timestamptz, estimate boolean, only_store name)
     RETURNS TABLE (day date, aggregate_type text, event_type text, events bigint, bytes bigint, per_second numeric)
-    LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED ROWS 1000
+    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED ROWS 1000
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     table_name text := format('%I.events', (eventsrc.readable_stores(coalesce(only_store, current_setting('eventsrc.store'))))[1]);
@@ -114,6 +114,6 @@ CREATE FUNCTION es_event_stats(
     estimate       boolean     DEFAULT false,
     store          name        DEFAULT NULL)
     RETURNS TABLE (day date, aggregate_type text, event_type text, events bigint, bytes bigint, per_second numeric)
-    LANGUAGE sql VOLATILE PARALLEL RESTRICTED ROWS 1000 AS $$ SELECT * FROM eventsrc.event_stats($1, $2, $3, $4, $5) $$;
+    LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 1000 AS $$ SELECT * FROM eventsrc.event_stats($1, $2, $3, $4, $5) $$;
 COMMENT ON FUNCTION es_event_stats(text, timestamptz, timestamptz, boolean, name) IS
     'events, bytes of their data and metadata, and events per second, by day (UTC) and type; estimate => true looks at a sample of 5,000 pages';

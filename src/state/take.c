@@ -62,6 +62,8 @@ static bool compute_snapshot(EsStateQuery *query, int every,
 static void set_path(const char *path);
 static void save_snapshot(EsStateQuery *query, EsAggregate *aggregate,
 						  EsStateAnswer *answer);
+static void prune(SPIPlanPtr plan, Datum *values);
+static void prune_guarded(SPIPlanPtr plan, Datum *values);
 static SnapshotPlans *snapshot_plans(Oid table, const char *schema);
 static void prepare(SPIPlanPtr *place, int nargs, Oid *types, const char *command);
 
@@ -340,18 +342,61 @@ save_snapshot(EsStateQuery *query, EsAggregate *aggregate,
 	if (SPI_execute_plan(plans->insert, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write table snapshots");
 
-	/*
-	 * At REPEATABLE READ too as they are now: an append must not fail because
-	 * another session dropped one of them first.
-	 */
 	if (aggregate->keep_snapshots > 0)
 	{
 		values[2] = Int32GetDatum(aggregate->keep_snapshots);
-		if (SPI_execute_snapshot(plans->prune, values, NULL, GetLatestSnapshot(),
-								 InvalidSnapshot, false, true, 0) != SPI_OK_DELETE)
-			elog(ERROR, "could not drop old snapshots");
+		if (IsolationUsesXactSnapshot())
+			prune_guarded(plans->prune, values);
+		else
+			prune(plans->prune, values);
 	}
 	SPI_finish();
+}
+
+/*
+ * prune drops an aggregate's oldest snapshots, as they are now whatever the
+ * transaction sees.
+ */
+static void
+prune(SPIPlanPtr plan, Datum *values)
+{
+	if (SPI_execute_snapshot(plan, values, NULL, GetLatestSnapshot(),
+							 InvalidSnapshot, false, true, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not drop old snapshots");
+}
+
+/*
+ * prune_guarded is prune at REPEATABLE READ and above, where it fails if another
+ * session drops one of them at that moment.  That session does the work then,
+ * and the append must not be refused for it.
+ */
+static void
+prune_guarded(SPIPlanPtr plan, Datum *values)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		prune(plan, values);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (edata->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
+			ReThrowError(edata);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
 }
 
 /*
