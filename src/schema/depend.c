@@ -234,7 +234,7 @@ walk_function(Walk *walk, Oid function)
 		definition = format_procedure_qualified(function);
 	else
 		definition = TextDatumGetCString(OidFunctionCall1(F_PG_GET_FUNCTIONDEF,
-													ObjectIdGetDatum(function)));
+														  ObjectIdGetDatum(function)));
 	ReleaseSysCache(tuple);
 
 	walk->texts = lappend(walk->texts, definition);

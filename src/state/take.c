@@ -253,13 +253,13 @@ compute_guarded(EsStateQuery *query, int every, EsAggregate *aggregate,
 			*failure = edata->message ? edata->message : "an error without message";
 		else
 			ereport(WARNING,
-				(errcode(edata->sqlerrcode),
-				 errmsg("no snapshot was taken of %s %s at version " INT64_FORMAT,
-						text_to_cstring(query->aggregate_type),
-						text_to_cstring(query->aggregate_id), query->version),
-				 errdetail("%s", edata->message ? edata->message : ""),
-				 edata->hint ? errhint("%s", edata->hint) : 0,
-				 edata->context ? errcontext("%s", edata->context) : 0));
+					(errcode(edata->sqlerrcode),
+					 errmsg("no snapshot was taken of %s %s at version " INT64_FORMAT,
+							text_to_cstring(query->aggregate_type),
+							text_to_cstring(query->aggregate_id), query->version),
+					 errdetail("%s", edata->message ? edata->message : ""),
+					 edata->hint ? errhint("%s", edata->hint) : 0,
+					 edata->context ? errcontext("%s", edata->context) : 0));
 		computed = false;
 	}
 	PG_END_TRY();

@@ -83,7 +83,7 @@ INSERT INTO expectation VALUES
     ($$SELECT eventsrc.verify_snapshot('Order', '1', 1, now(), '{}', 'x', 0, '{}', 'es')$$,
                                                                                      '00000', '42501', '42501', '42501'),
     ($$SELECT es_describe()$$,                                                       '00000', '00000', '00000', '00000'),
-    ($$SELECT es_describe('es')$$,                                                   '00000', '42501', '00000', '42501'),
+    ($$SELECT es_describe('es')$$,                                                   '00000', '00000', '00000', '42501'),
     ($$SELECT es_event_stats()$$,                                                    '00000', '42501', '00000', '42501'),
     ($$SELECT * FROM es_progress$$,                                                  '00000', '00000', '00000', '00000'),
     ($$SELECT es_check_upcasters()$$,                                                '00000', '42501', '42501', '42501'),
