@@ -20,7 +20,7 @@ STOP_POINT_FILES = src/store/stop_point.c
 OBJS = $(patsubst %.c,%.o,$(filter-out $(if $(STOP_POINTS),,$(STOP_POINT_FILES)),$(sort $(wildcard src/*.c src/*/*.c))))
 
 # The extension script is joined from one file a capability, in this order.
-SQL_PARTS = schema append_only store types append read upcast state temporal trace state_view worker relay
+SQL_PARTS = schema append_only store types progress append read upcast state snapshot temporal trace state_view describe worker relay
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)
 EXTRA_CLEAN = $(DATA_built)

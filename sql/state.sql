@@ -10,11 +10,12 @@ CREATE FUNCTION es_create_aggregate(
     reducer        regprocedure DEFAULT NULL,
     initial        jsonb        DEFAULT '{}',
     snapshot_every int          DEFAULT 100,
+    keep_snapshots int          DEFAULT 10,
     store          name         DEFAULT NULL)
     RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'es_create_aggregate';
-COMMENT ON FUNCTION es_create_aggregate(text, regprocedure, jsonb, int, name) IS
-    'registers how an aggregate type''s events make its state: reducer (state jsonb, event es_event) RETURNS jsonb (NULL: shallow merge of data), initial state, and every how many versions a snapshot is taken (0: never)';
+COMMENT ON FUNCTION es_create_aggregate(text, regprocedure, jsonb, int, int, name) IS
+    'registers how an aggregate type''s events make its state: reducer (state jsonb, event es_event) RETURNS jsonb (NULL: shallow merge of data), initial state, every how many versions a snapshot is taken (0: never), and how many of an aggregate are kept (NULL: all)';
 
 -- Restricted, not safe: the reducer can be any function.
 CREATE FUNCTION es_state(

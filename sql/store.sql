@@ -149,7 +149,8 @@ BEGIN
             aggregate_type  text COLLATE "C" PRIMARY KEY,
             reducer         text,
             initial         jsonb NOT NULL DEFAULT '{}',
-            snapshot_every  int NOT NULL DEFAULT 100 CHECK (snapshot_every >= 0)
+            snapshot_every  int NOT NULL DEFAULT 100 CHECK (snapshot_every >= 0),
+            keep_snapshots  int DEFAULT 10 CHECK (keep_snapshots >= 1)
         ) USING heap;
         CREATE TABLE %1$I.event_types (
             event_type      text COLLATE "C" NOT NULL,

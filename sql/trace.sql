@@ -1,4 +1,5 @@
--- Events by what they belong to, by cause and by time.
+-- Events by what they belong to, by cause and by time.  Where upcasters run, they
+-- run with the caller's search_path, as in es_read_stream().
 
 -- The stores that the caller can read, or the one named.
 CREATE FUNCTION eventsrc.readable_stores(store name) RETURNS name[]
@@ -20,13 +21,26 @@ END
 $$;
 COMMENT ON FUNCTION eventsrc.readable_stores(name) IS 'the stores that the caller may read, or the one that is named';
 
+-- A subquery of a store's events for which a condition holds, upcasted.
+CREATE FUNCTION eventsrc.readable_events(store name, condition text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format(CASE WHEN eventsrc.upcasts(store) THEN
+                      '(SELECT (u).* FROM (SELECT eventsrc.upcast(e, %3$L) AS u FROM (SELECT %1$s FROM %2$I.events WHERE %4$s OFFSET 0) e OFFSET 0) r) e'
+                  ELSE '(SELECT %1$s FROM %2$I.events WHERE %4$s) e' END,
+                  'global_position, aggregate_type, aggregate_id, version, event_id, event_type, schema_version, data, metadata,'
+                  ' user_id, correlation_id, causation_id, traceparent, recorded_at, occurred_at, transaction',
+                  store, store, condition)
+$$;
+COMMENT ON FUNCTION eventsrc.readable_events(name, text) IS 'a subquery of a store''s events for which a condition holds, as readers are to see them';
+
 -- A query of the events of several stores for which a condition holds.
 CREATE FUNCTION eventsrc.trace_query(stores name[], condition text) RETURNS text
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(string_agg(format(
-               'SELECT %1$L::name AS store, global_position, aggregate_type, aggregate_id, version, event_id, event_type,'
-               ' data, user_id, correlation_id, causation_id, recorded_at, occurred_at FROM %1$I.events WHERE %2$s', s, condition),
+               'SELECT %L::name AS store, global_position, aggregate_type, aggregate_id, version, event_id, event_type,'
+               ' data, user_id, correlation_id, causation_id, recorded_at, occurred_at FROM %s', s, eventsrc.readable_events(s, condition)),
                ' UNION ALL '),
            'SELECT NULL::name, NULL::bigint, NULL::text, NULL::text, NULL::bigint, NULL::text, NULL::text, NULL::jsonb,'
            ' NULL::text, NULL::text, NULL::text, NULL::timestamptz, NULL::timestamptz WHERE $1 IS NULL AND false')
@@ -39,8 +53,7 @@ CREATE FUNCTION eventsrc.timeline(wanted text, only_store name)
     RETURNS TABLE (store name, global_position bigint, aggregate_type text, aggregate_id text, version bigint,
                    event_id text, event_type text, data jsonb, user_id text, correlation_id text, causation_id text,
                    recorded_at timestamptz, occurred_at timestamptz)
-    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED ROWS 100
-    SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED ROWS 100 AS $$
 BEGIN
     RETURN QUERY EXECUTE eventsrc.trace_query(eventsrc.readable_stores($2), 'correlation_id = $1') USING $1;
 END
@@ -59,8 +72,7 @@ CREATE FUNCTION eventsrc.causes(wanted text, only_store name)
     RETURNS TABLE (depth int, store name, global_position bigint, aggregate_type text, aggregate_id text, version bigint,
                    event_id text, event_type text, data jsonb, user_id text, correlation_id text, causation_id text,
                    recorded_at timestamptz, occurred_at timestamptz)
-    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED ROWS 10
-    SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED ROWS 10 AS $$
 DECLARE
     query text := eventsrc.trace_query(eventsrc.readable_stores($2), 'event_id = ANY ($1)');
     ids text[] := ARRAY[$1];
@@ -99,8 +111,7 @@ CREATE FUNCTION eventsrc.effects(wanted text, only_store name)
     RETURNS TABLE (depth int, store name, global_position bigint, aggregate_type text, aggregate_id text, version bigint,
                    event_id text, event_type text, data jsonb, user_id text, correlation_id text, causation_id text,
                    recorded_at timestamptz, occurred_at timestamptz)
-    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED ROWS 10
-    SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED ROWS 10 AS $$
 DECLARE
     stores name[] := eventsrc.readable_stores($2);
     query text := eventsrc.trace_query(stores, 'event_id = ANY ($1)');
@@ -201,15 +212,13 @@ COMMENT ON FUNCTION es_position_at(timestamptz, name) IS
 CREATE FUNCTION es_between(aggregate_type text, from_time timestamptz DEFAULT NULL, to_time timestamptz DEFAULT NULL,
                            store name DEFAULT NULL)
     RETURNS SETOF es_event
-    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED ROWS 1000
-    SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED ROWS 1000 AS $$
+DECLARE
+    known name := (eventsrc.readable_stores(coalesce(store, current_setting('eventsrc.store'))))[1];
 BEGIN
-    RETURN QUERY EXECUTE format(
-        'SELECT global_position, aggregate_type, aggregate_id, version, event_id, event_type, schema_version, data, metadata,'
-        ' user_id, correlation_id, causation_id, traceparent, recorded_at, occurred_at, transaction'
-        ' FROM %I.events WHERE recorded_at >= $2 AND recorded_at < $3 %s ORDER BY global_position',
-        (eventsrc.readable_stores(coalesce(store, current_setting('eventsrc.store'))))[1],
-        CASE WHEN aggregate_type IS NOT NULL THEN 'AND aggregate_type = $1' END)
+    RETURN QUERY EXECUTE 'SELECT * FROM ' || eventsrc.readable_events(known,
+        'recorded_at >= $2 AND recorded_at < $3' || CASE WHEN aggregate_type IS NOT NULL THEN ' AND aggregate_type = $1' ELSE '' END)
+        || ' ORDER BY global_position'
     USING aggregate_type, coalesce(from_time, '-infinity'), coalesce(to_time, 'infinity');
 END
 $$;

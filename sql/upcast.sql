@@ -4,6 +4,10 @@ CREATE FUNCTION eventsrc.upcast(event record, store name) RETURNS es_event
     LANGUAGE C STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'es_upcast_event';
 COMMENT ON FUNCTION eventsrc.upcast(record, name) IS 'an event, a row of events, as the store''s upcasters make it';
 
+CREATE FUNCTION eventsrc.upcasts(store name) RETURNS boolean
+    LANGUAGE C STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'es_upcasts';
+COMMENT ON FUNCTION eventsrc.upcasts(name) IS 'whether events of a store are upcasted when they are read';
+
 CREATE FUNCTION es_create_upcaster(event_type text, from_version int, function regprocedure,
                                    to_type text DEFAULT NULL, store name DEFAULT NULL)
 RETURNS void
@@ -104,7 +108,6 @@ COMMENT ON FUNCTION es_drop_upcaster(text, int, name) IS 'forgets an upcaster';
 CREATE FUNCTION es_check_upcasters(store name DEFAULT NULL)
 RETURNS TABLE (aggregate_type text, aggregate_id text, version bigint, event_type text, schema_version int, error text)
 LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
 SET eventsrc.upcast = on
 AS $$
 DECLARE
@@ -113,8 +116,14 @@ DECLARE
     upcasted record;
     step record;
     failure text;
+    token bigint;
+    total bigint;
+    done bigint := 0;
 BEGIN
     PERFORM eventsrc.own_store(store);
+    EXECUTE format('SELECT count(*) FROM %1$I.events e WHERE e.event_type IN (SELECT u.event_type FROM %1$I.upcasters u)', known)
+        INTO total;
+    token := eventsrc.progress_begin('es_check_upcasters', known, total);
     FOR stored IN EXECUTE format(
         'SELECT e.* FROM %1$I.events e WHERE e.event_type IN (SELECT u.event_type FROM %1$I.upcasters u)'
         ' ORDER BY e.global_position', known)
@@ -142,7 +151,10 @@ BEGIN
             error := failure;
             RETURN NEXT;
         END IF;
+        done := done + 1;
+        PERFORM eventsrc.progress_update(token, done);
     END LOOP;
+    PERFORM eventsrc.progress_end(token);
 END
 $$;
 COMMENT ON FUNCTION es_check_upcasters(name) IS

@@ -21,8 +21,10 @@
 #include "read/read.h"
 #include "read/upcast.h"
 #include "relay/relay.h"
+#include "state/state.h"
 #include "store/guard.h"
 #include "store/position.h"
+#include "store/progress.h"
 #include "store/stop_point.h"
 #include "worker/worker.h"
 
@@ -66,6 +68,7 @@ request_shmem(void)
 	es_claims_request_shmem();
 	es_relay_request_shmem();
 	es_worker_request_shmem();
+	es_progress_request_shmem();
 }
 
 /*
@@ -81,6 +84,7 @@ init_shmem(void)
 	es_claims_init_shmem();
 	es_relay_init_shmem();
 	es_worker_init_shmem();
+	es_progress_init_shmem();
 }
 
 /*
@@ -167,9 +171,11 @@ _PG_init(void)
 	previous_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = init_shmem;
 	es_position_init_backend();
+	es_progress_init_backend();
 	es_read_install_hooks();
 	es_heads_init_backend();
 	es_append_install_hooks();
+	es_state_install_hooks();
 	es_relay_init();
 	es_worker_register_launcher();
 	es_worker_install_hooks();

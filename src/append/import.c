@@ -17,6 +17,7 @@
 
 #include "append/import.h"
 #include "store/arguments.h"
+#include "store/progress.h"
 
 PG_FUNCTION_INFO_V1(es_import);
 
@@ -200,6 +201,7 @@ run_query(EsImport *import, const char *query)
 	Portal		portal;
 	long		count = FETCH_FIRST;
 	uint64		fetched;
+	int64		token = es_progress_begin("es_import", NameStr(import->store->name), -1);
 
 	SPI_connect();
 	portal = SPI_cursor_open(NULL, prepare(query), NULL, NULL, false);
@@ -212,11 +214,13 @@ run_query(EsImport *import, const char *query)
 		CHECK_FOR_INTERRUPTS();
 		fetched = fetch_rows(import, portal, &count);
 		MemoryContextReset(batch);
+		es_progress_update(token, import->row);
 	} while (fetched > 0);
 	MemoryContextSwitchTo(old);
 	es_import_end(import);
 	SPI_cursor_close(portal);
 	SPI_finish();
+	es_progress_end(token);
 }
 
 /*

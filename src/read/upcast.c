@@ -20,7 +20,6 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -30,6 +29,7 @@
 
 #include "read/scan.h"
 #include "read/upcast.h"
+#include "schema/depend.h"
 #include "schema/registry.h"
 
 /* upcasters that are applied to one event; more can only be a loop */
@@ -49,6 +49,7 @@ struct EsUpcasters
 };
 
 PG_FUNCTION_INFO_V1(es_upcast_event);
+PG_FUNCTION_INFO_V1(es_upcasts);
 
 /*
  * find_function finds an upcaster's function by its name; InvalidOid if it is
@@ -315,8 +316,7 @@ compute_identity(EsRegistry *registry)
 						 upcaster->from_version, text_to_cstring(upcaster->function),
 						 upcaster->to_type ? text_to_cstring(upcaster->to_type) : "");
 		if (OidIsValid(function))
-			appendStringInfoString(&input, TextDatumGetCString(OidFunctionCall1(F_PG_GET_FUNCTIONDEF,
-																				ObjectIdGetDatum(function))));
+			es_describe_function(&input, function, NULL);
 	}
 	AtEOXact_GUC(true, nestlevel);
 
@@ -369,6 +369,18 @@ es_upcasters_schemas(EsStore *store)
 		appendStringInfo(&schemas, ", %s",
 						 quote_identifier(strVal(linitial(textToQualifiedNameList(registry->upcasters[i].function)))));
 	return schemas.data;
+}
+
+/*
+ * es_upcasts is eventsrc.upcasts(store): whether events are upcasted when they
+ * are read.
+ */
+Datum
+es_upcasts(PG_FUNCTION_ARGS)
+{
+	EsStore    *store = es_store_open(es_store_name_arg(fcinfo, 0), AccessShareLock);
+
+	PG_RETURN_BOOL(es_setting_upcast && es_registry_open(store)->nupcasters > 0);
 }
 
 /*

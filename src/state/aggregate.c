@@ -31,6 +31,7 @@
 #define ATT_REDUCER			2
 #define ATT_INITIAL			3
 #define ATT_SNAPSHOT_EVERY	4
+#define ATT_KEEP_SNAPSHOTS	5
 
 #define TRIGGER_PREFIX		"eventsrc_snapshot_"
 
@@ -38,9 +39,9 @@ PG_FUNCTION_INFO_V1(es_create_aggregate);
 
 static text *read_registration(EsStore *store, text *aggregate_type,
 							   Snapshot snapshot, EsAggregate *aggregate);
-static void check_owner(EsStore *store);
 static void write_registration(const char *schema, Datum aggregate_type,
-							   Oid reducer, Jsonb *initial, int snapshot_every);
+							   Oid reducer, Jsonb *initial, int snapshot_every,
+							   int keep_snapshots);
 static void replace_trigger(const char *schema, Oid events,
 							const char *aggregate_type, int snapshot_every);
 static bool trigger_exists(Oid events, const char *name,
@@ -95,6 +96,7 @@ read_registration(EsStore *store, text *aggregate_type, Snapshot snapshot,
 	aggregate->reducer = InvalidOid;
 	aggregate->initial = NULL;
 	aggregate->snapshot_every = ES_SNAPSHOT_EVERY;
+	aggregate->keep_snapshots = ES_KEEP_SNAPSHOTS;
 
 	es_lookup_open(&lookup, store->aggregates);
 	es_lookup_text(&lookup, aggregate_type);
@@ -109,6 +111,9 @@ read_registration(EsStore *store, text *aggregate_type, Snapshot snapshot,
 			DatumGetJsonbPCopy(es_lookup_value(&lookup, tuple, ATT_INITIAL));
 		aggregate->snapshot_every =
 			DatumGetInt32(es_lookup_value(&lookup, tuple, ATT_SNAPSHOT_EVERY));
+		/* 0 is NULL: all */
+		aggregate->keep_snapshots =
+			DatumGetInt32(es_lookup_value(&lookup, tuple, ATT_KEEP_SNAPSHOTS));
 	}
 	es_lookup_close(&lookup);
 
@@ -142,6 +147,7 @@ es_create_aggregate(PG_FUNCTION_ARGS)
 	Oid			reducer = PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1);
 	Jsonb	   *initial;
 	int			snapshot_every;
+	int			keep_snapshots;
 	char	   *schema;
 	Oid			events;
 	int			nestlevel;
@@ -164,8 +170,15 @@ es_create_aggregate(PG_FUNCTION_ARGS)
 				 PG_ARGISNULL(3) ? 0 :
 				 errdetail("snapshot_every=%d", PG_GETARG_INT32(3)),
 				 errhint("0 takes no snapshots.")));
+	if (!PG_ARGISNULL(4) && PG_GETARG_INT32(4) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
+				 errmsg("keep_snapshots must be 1 or more"),
+				 errdetail("keep_snapshots=%d", PG_GETARG_INT32(4)),
+				 errhint("NULL keeps all of them; snapshot_every => 0 takes none.")));
 	initial = PG_GETARG_JSONB_P(2);
 	snapshot_every = PG_GETARG_INT32(3);
+	keep_snapshots = PG_ARGISNULL(4) ? 0 : PG_GETARG_INT32(4);
 
 	if (OidIsValid(reducer))
 		es_reducer_check(reducer);
@@ -176,8 +189,8 @@ es_create_aggregate(PG_FUNCTION_ARGS)
 				 errdetail("Without a reducer the events' data is merged into the initial state."),
 				 errhint("Give an object, or a reducer that handles another kind of state.")));
 
-	store = es_store_open(es_store_name_arg(fcinfo, 4), AccessShareLock);
-	check_owner(store);
+	store = es_store_open(es_store_name_arg(fcinfo, 5), AccessShareLock);
+	es_store_check_owner(store);
 	schema = get_namespace_name(store->schema);
 	events = store->events;
 
@@ -191,7 +204,7 @@ es_create_aggregate(PG_FUNCTION_ARGS)
 							 PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	write_registration(schema, PG_GETARG_DATUM(0), reducer, initial,
-					   snapshot_every);
+					   snapshot_every, keep_snapshots);
 	replace_trigger(schema, events, text_to_cstring(PG_GETARG_TEXT_PP(0)),
 					snapshot_every);
 	AtEOXact_GUC(true, nestlevel);
@@ -202,10 +215,10 @@ es_create_aggregate(PG_FUNCTION_ARGS)
 }
 
 /*
- * check_owner raises 42501 unless the current user owns the store.
+ * es_store_check_owner raises 42501 unless the current user owns the store.
  */
-static void
-check_owner(EsStore *store)
+void
+es_store_check_owner(EsStore *store)
 {
 	if (!es_class_ownercheck(store->events, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE,
@@ -217,17 +230,20 @@ check_owner(EsStore *store)
  */
 static void
 write_registration(const char *schema, Datum aggregate_type, Oid reducer,
-				   Jsonb *initial, int snapshot_every)
+				   Jsonb *initial, int snapshot_every, int keep_snapshots)
 {
-	Oid			types[4] = {TEXTOID, TEXTOID, JSONBOID, INT4OID};
-	Datum		values[4];
-	char		nulls[4] = {' ', ' ', ' ', ' '};
+	Oid			types[5] = {TEXTOID, TEXTOID, JSONBOID, INT4OID, INT4OID};
+	Datum		values[5];
+	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
 	StringInfoData command;
 
 	values[0] = aggregate_type;
 	values[1] = (Datum) 0;
 	values[2] = JsonbPGetDatum(initial);
 	values[3] = Int32GetDatum(snapshot_every);
+	values[4] = Int32GetDatum(keep_snapshots);
+	if (keep_snapshots == 0)
+		nulls[4] = 'n';
 	if (OidIsValid(reducer))
 		values[1] = CStringGetTextDatum(es_reducer_name(reducer));
 	else
@@ -235,12 +251,13 @@ write_registration(const char *schema, Datum aggregate_type, Oid reducer,
 
 	initStringInfo(&command);
 	appendStringInfo(&command,
-					 "INSERT INTO %s.aggregates (aggregate_type, reducer, initial, snapshot_every)"
-					 " VALUES ($1, $2, $3, $4)"
+					 "INSERT INTO %s.aggregates (aggregate_type, reducer, initial, snapshot_every, keep_snapshots)"
+					 " VALUES ($1, $2, $3, $4, $5)"
 					 " ON CONFLICT (aggregate_type) DO UPDATE SET reducer = excluded.reducer,"
-					 " initial = excluded.initial, snapshot_every = excluded.snapshot_every",
+					 " initial = excluded.initial, snapshot_every = excluded.snapshot_every,"
+					 " keep_snapshots = excluded.keep_snapshots",
 					 quote_identifier(schema));
-	if (SPI_execute_with_args(command.data, 4, types, values, nulls, false, 0)
+	if (SPI_execute_with_args(command.data, 5, types, values, nulls, false, 0)
 		!= SPI_OK_INSERT)
 		elog(ERROR, "could not write table aggregates");
 }

@@ -231,6 +231,7 @@ walk_stream(Walk *walk)
 						 query->aggregate_id, start);
 	scan = es_scan_stream(query->store, query->aggregate_type, query->aggregate_id,
 						  folded + 1, query->version, false, query->snapshot);
+	es_scan_upcast(scan);
 	while ((slot = es_scan_next(scan)) != NULL)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(walk->row);

@@ -70,7 +70,7 @@ es_lookup_last(EsLookup *lookup, Snapshot snapshot)
 
 /*
  * es_lookup_value returns a column of a row, or 0 for NULL (which only the
- * registry's reducer can be).
+ * registry's reducer and keep_snapshots can be).
  */
 Datum
 es_lookup_value(EsLookup *lookup, HeapTuple tuple, int attno)

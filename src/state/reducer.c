@@ -4,9 +4,9 @@
  *
  * A snapshot is good only for the reducer and the initial state that made it,
  * so it carries their identity: the reducer's name and a hash of its whole
- * definition and of the initial state.  It holds no OIDs and thus survives
- * dump and restore.  Identities are kept per backend until pg_proc says that
- * the function changed.
+ * definition, of all that we can see it calls (schema/depend.c), and of the
+ * initial state.  It holds no OIDs and thus survives dump and restore.
+ * Identities are kept per backend until a function changes.
  */
 #include "state/state.h"
 
@@ -28,15 +28,17 @@
 #include "utils/syscache.h"
 #include "utils/varlena.h"
 
+#include "schema/depend.h"
+
 /* the built-in merge; the number changes when its answers do */
 #define MERGE_IDENTITY	"merge/1"
 
 typedef struct ReducerEntry
 {
 	Oid			reducer;		/* hash key; InvalidOid: built-in merge */
-	uint32		hash;			/* of the pg_proc syscache entry */
 	bool		valid;
 	uint64		state_type;		/* generation of a typed state's type */
+	List	   *tables;			/* whose columns are part of the definition */
 	Jsonb	   *initial;
 	char	   *identity;
 } ReducerEntry;
@@ -46,7 +48,8 @@ static MemoryContext reducer_context = NULL;
 
 static void init_cache(void);
 static void forget_reducers(Datum arg, int cacheid, uint32 hashvalue);
-static char *compute_identity(Oid reducer, Jsonb *initial);
+static void forget_types(Datum arg, Oid relid);
+static char *compute_identity(Oid reducer, Jsonb *initial, List **tables);
 static Oid	find_typed(text *name);
 static bool is_state_type(Oid type);
 static const char *describe_mismatch(Form_pg_proc procedure);
@@ -190,6 +193,7 @@ es_reducer_identity(Oid reducer, Jsonb *initial)
 	MemoryContext caller = CurrentMemoryContext;
 	char	   *identity;
 	Jsonb	   *kept;
+	List	   *tables = NIL;
 	bool		found;
 
 	if (reducers == NULL)
@@ -206,6 +210,7 @@ es_reducer_identity(Oid reducer, Jsonb *initial)
 	{
 		entry->initial = NULL;
 		entry->identity = NULL;
+		entry->tables = NIL;
 	}
 
 	/*
@@ -213,14 +218,15 @@ es_reducer_identity(Oid reducer, Jsonb *initial)
 	 * entry invalid again, though valid was set before.
 	 */
 	entry->valid = true;
-	entry->hash = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(reducer));
 	PG_TRY();
 	{
 		if (OidIsValid(reducer))
 			es_reducer_check(reducer);
 		entry->state_type = es_typed_generation(reducer);
-		identity = compute_identity(reducer, initial);
+		identity = compute_identity(reducer, initial, &tables);
 		MemoryContextSwitchTo(reducer_context);
+		list_free(entry->tables);
+		entry->tables = list_copy(tables);
 		kept = palloc(VARSIZE(initial));
 		memcpy(kept, initial, VARSIZE(initial));
 		if (entry->identity)
@@ -256,6 +262,7 @@ init_cache(void)
 												"eventsrc reducers",
 												ALLOCSET_SMALL_SIZES);
 		CacheRegisterSyscacheCallback(PROCOID, forget_reducers, (Datum) 0);
+		CacheRegisterRelcacheCallback(forget_types, (Datum) 0);
 	}
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(ReducerEntry);
@@ -265,7 +272,8 @@ init_cache(void)
 }
 
 /*
- * forget_reducers marks what pg_proc changed as no longer known.
+ * forget_reducers marks reducers as no longer known, as they may call whatever
+ * changed in pg_proc; the built-in merge calls nothing.
  */
 static void
 forget_reducers(Datum arg, int cacheid, uint32 hashvalue)
@@ -278,18 +286,39 @@ forget_reducers(Datum arg, int cacheid, uint32 hashvalue)
 	hash_seq_init(&status, reducers);
 	while ((entry = hash_seq_search(&status)) != NULL)
 	{
-		if (hashvalue == 0 || entry->hash == hashvalue)
+		if (OidIsValid(entry->reducer))
+			entry->valid = false;
+	}
+}
+
+/*
+ * forget_types marks reducers as no longer known that use a composite type that
+ * changed.
+ */
+static void
+forget_types(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	ReducerEntry *entry;
+
+	if (reducers == NULL)
+		return;
+	hash_seq_init(&status, reducers);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (entry->tables && (!OidIsValid(relid) || list_member_oid(entry->tables, relid)))
 			entry->valid = false;
 	}
 }
 
 /*
  * compute_identity names and hashes a reducer's definition and its initial
- * state.  The definition is what pg_get_functiondef() prints, with a fixed
- * search_path, so that everybody sees the same names in it.
+ * state.  The definition is what pg_get_functiondef() prints of it and of what
+ * it calls, with a fixed search_path, so that everybody sees the same names in
+ * it.  Relations that it depends on are returned in tables.
  */
 static char *
-compute_identity(Oid reducer, Jsonb *initial)
+compute_identity(Oid reducer, Jsonb *initial, List **tables)
 {
 	StringInfoData input;
 	Datum		hash;
@@ -301,17 +330,14 @@ compute_identity(Oid reducer, Jsonb *initial)
 	if (OidIsValid(reducer))
 	{
 		int			nestlevel = NewGUCNestLevel();
-		Datum		definition;
 		char	   *columns;
 
 		(void) set_config_option("search_path", "pg_catalog",
 								 PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-		definition = OidFunctionCall1(F_PG_GET_FUNCTIONDEF,
-									  ObjectIdGetDatum(reducer));
+		es_describe_function(&input, reducer, tables);
 		name = es_reducer_name(reducer);
 		AtEOXact_GUC(true, nestlevel);
-		appendStringInfoString(&input, TextDatumGetCString(definition));
 		columns = es_typed_description(reducer);
 		if (columns)
 			appendStringInfo(&input, "\n%s", columns);

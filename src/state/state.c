@@ -8,6 +8,7 @@
  */
 #include "state/state.h"
 
+#include "access/xlog.h"
 #include "catalog/pg_operator_d.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
@@ -19,6 +20,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplesort.h"
+
+#include "store/position.h"
 
 #define TIMESTAMPTZ_LESS	1322	/* operator < of timestamptz */
 
@@ -32,6 +35,7 @@
 
 PG_FUNCTION_INFO_V1(es_state);
 PG_FUNCTION_INFO_V1(es_explain_state);
+PG_FUNCTION_INFO_V1(es_snapshot_counts);
 
 static void answer_call(FunctionCallInfo fcinfo, EsAggregate *aggregate,
 						EsStateAnswer *answer);
@@ -41,8 +45,7 @@ static void fold_recorded(EsStateQuery *query, EsFold *fold,
 static void fold_occurred(EsStateQuery *query, EsFold *fold,
 						  EsStateAnswer *answer);
 static Tuplesortstate *sort_occurred(EsStateQuery *query, TupleDesc *sorted);
-static int64 nearest_version(EsStateQuery *query, int64 from_version,
-							 bool backward);
+static void count_snapshot(EsAggregate *aggregate, EsStateAnswer *answer);
 
 /*
  * es_state returns the state of an aggregate, or NULL if there is none.
@@ -89,6 +92,26 @@ es_explain_state(PG_FUNCTION_ARGS)
 }
 
 /*
+ * es_snapshot_counts returns how many states began at a snapshot in this
+ * database since the server's start, and how many found none where there should
+ * be one.
+ */
+Datum
+es_snapshot_counts(PG_FUNCTION_ARGS)
+{
+	EsDatabase *db = es_database();
+	TupleDesc	tupdesc;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = Int64GetDatum((int64) pg_atomic_read_u64(&db->snapshot_hits));
+	values[1] = Int64GetDatum((int64) pg_atomic_read_u64(&db->snapshot_misses));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
+}
+
+/*
  * es_state_compute answers a query, by the aggregate type's reducer.
  */
 void
@@ -103,7 +126,12 @@ es_state_compute(EsStateQuery *query, EsAggregate *aggregate,
 	if (query->version == 0)
 		return;
 
-	if (query->snapshots && !query->occurred)
+	if (query->from_version > 0)
+	{
+		answer->version = query->from_version;
+		start = query->from_state;
+	}
+	else if (query->snapshots && !query->occurred)
 		answer->snapshot_version = answer->version =
 			es_snapshot_find(query->store, query->aggregate_type,
 							 query->aggregate_id, query->version,
@@ -119,8 +147,25 @@ es_state_compute(EsStateQuery *query, EsAggregate *aggregate,
 
 	if (answer->version > 0)
 		answer->state = es_fold_end(fold);
+	if (query->snapshots && !query->occurred && !query->uncounted)
+		count_snapshot(aggregate, answer);
 	if (query->to_version && answer->version < query->version)
 		es_check_version(query);
+}
+
+/*
+ * count_snapshot counts whether a snapshot served, where there should be one.
+ */
+static void
+count_snapshot(EsAggregate *aggregate, EsStateAnswer *answer)
+{
+	/* a standby counts nothing: its entry is found under a lock */
+	if (RecoveryInProgress())
+		return;
+	if (answer->snapshot_version > 0)
+		pg_atomic_fetch_add_u64(&es_database()->snapshot_hits, 1);
+	else if (aggregate->snapshot_every > 0 && answer->version >= aggregate->snapshot_every)
+		pg_atomic_fetch_add_u64(&es_database()->snapshot_misses, 1);
 }
 
 /*
@@ -130,7 +175,7 @@ static void
 answer_call(FunctionCallInfo fcinfo, EsAggregate *aggregate,
 			EsStateAnswer *answer)
 {
-	EsStateQuery query;
+	EsStateQuery query = {0};
 
 	read_arguments(fcinfo, &query);
 	es_store_check_acl(query.store, ACL_SELECT);
@@ -354,9 +399,9 @@ es_check_version(EsStateQuery *query)
 {
 	int64		last;
 
-	if (nearest_version(query, query->version, false) > 0)
+	if (es_nearest_version(query, query->version, false) > 0)
 		return;
-	last = nearest_version(query, PG_INT64_MAX, true);
+	last = es_nearest_version(query, PG_INT64_MAX, true);
 	if (last == 0)
 		return;
 
@@ -372,11 +417,11 @@ es_check_version(EsStateQuery *query)
 }
 
 /*
- * nearest_version returns the first version of the stream at or after (if
+ * es_nearest_version returns the first version of the stream at or after (if
  * backward: at or before) a version, or 0.
  */
-static int64
-nearest_version(EsStateQuery *query, int64 from_version, bool backward)
+int64
+es_nearest_version(EsStateQuery *query, int64 from_version, bool backward)
 {
 	EsScan	   *scan;
 	TupleTableSlot *slot;

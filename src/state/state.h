@@ -11,10 +11,12 @@
  *		fold.c		 the fold of events by any kind of reducer
  *		lookup.c	 reads of the side tables by primary key
  *		snapshot.c	 snapshots: finding one, and the trigger that takes them
+ *		take.c		 taking one: computing and writing it with the owner's rights; trying one
  *		state.c		 es_state(), es_explain_state()
  *		diff.c		 what changed between two states (RFC 6902)
  *		history.c	 a stream's states step by step: es_history(), es_diff(), es_replay()
  *		states.c	 es_states(): the states of a whole aggregate type
+ *		plan.c		 es_states() of one aggregate where no other is wanted
  *		foldagg.c	 es_fold(), an SQL aggregate
  */
 #ifndef EVENTSRC_STATE_H
@@ -30,7 +32,8 @@
 
 /* how often a snapshot is taken of types that say nothing about it */
 #define ES_SNAPSHOT_EVERY	100
-
+/* how many are kept of an aggregate of theirs */
+#define ES_KEEP_SNAPSHOTS	10
 
 /* What is registered for an aggregate type, or the defaults. */
 typedef struct EsAggregate
@@ -38,6 +41,7 @@ typedef struct EsAggregate
 	Oid			reducer;		/* InvalidOid: the built-in merge */
 	Jsonb	   *initial;
 	int			snapshot_every; /* 0: no snapshots */
+	int			keep_snapshots; /* of an aggregate, 0: all */
 	const char *identity;		/* of the reducer, the initial state and the
 								 * store's upcasters */
 } EsAggregate;
@@ -49,6 +53,7 @@ extern void es_aggregate_scratch(EsStore *store, text *aggregate_type,
 								 Snapshot snapshot, Oid reducer, Jsonb *initial,
 								 EsAggregate *aggregate);
 extern const char *es_aggregate_identity(EsStore *store, const EsAggregate *aggregate);
+extern void es_store_check_owner(EsStore *store);
 
 /* reducer.c */
 extern void es_reducer_check(Oid reducer);
@@ -123,6 +128,9 @@ typedef struct EsStateQuery
 	TimestampTz as_of;			/* DT_NOEND: now */
 	bool		occurred;		/* as_of is business time */
 	bool		snapshots;		/* may be used */
+	bool		uncounted;		/* not in the hit rate */
+	int64		from_version;	/* if not 0: the fold begins after this, ... */
+	Jsonb	   *from_state;		/* ... with this state */
 	Snapshot	snapshot;
 	EsReducer  *reducer;		/* kept by the caller from call to call */
 } EsStateQuery;
@@ -141,8 +149,18 @@ extern text *es_identifier_arg(FunctionCallInfo fcinfo, int argno, const char *n
 extern EsReducer *es_kept_reducer(FunctionCallInfo fcinfo);
 extern bool es_snapshots_usable(EsStore *store);
 extern void es_check_version(EsStateQuery *query);
+extern int64 es_nearest_version(EsStateQuery *query, int64 from_version, bool backward);
 extern void es_state_compute(EsStateQuery *query, EsAggregate *aggregate,
 							 EsStateAnswer *answer);
+
+/* plan.c */
+extern void es_state_install_hooks(void);
+
+/* states.c */
+extern bool es_is_states(Oid function);
+
+/* take.c */
+extern void es_snapshot_take(EsStateQuery *query, int every);
 
 /* A read of a store's side table by its primary key (lookup.c). */
 typedef struct EsLookup

@@ -44,9 +44,9 @@ typedef struct StatesReceiver
 	MemoryContext row;
 } StatesReceiver;
 
-static char *make_query(EsStore *store, bool as_of, bool occurred, bool merging);
+static char *make_query(EsStore *store, bool as_of, bool occurred, bool merging, bool one);
 static void run_query(const char *query, text *aggregate_type, Datum as_of,
-					  bool parallel, DestReceiver *receiver);
+					  Datum id, bool parallel, DestReceiver *receiver);
 static void start_receiver(DestReceiver *self, int operation, TupleDesc desc);
 static bool receive_event(TupleTableSlot *slot, DestReceiver *self);
 static void end_receiver(DestReceiver *self);
@@ -54,8 +54,22 @@ static void next_aggregate(StatesReceiver *receiver, text *aggregate_id);
 static void put_state(StatesReceiver *receiver);
 
 /*
+ * es_is_states tells whether a function is es_states(), and nothing else happens
+ * when it is called.
+ */
+bool
+es_is_states(Oid function)
+{
+	FmgrInfo	call;
+
+	fmgr_info(function, &call);
+	return call.fn_addr == es_states;
+}
+
+/*
  * es_states(aggregate_type, as_of, occurred, store) returns the id, version and
- * state of every aggregate of a type, now or as of a moment.
+ * state of every aggregate of a type, now or as of a moment.  plan.c adds a
+ * fifth argument, the id of the only aggregate that is wanted.
  */
 Datum
 es_states(PG_FUNCTION_ARGS)
@@ -65,11 +79,14 @@ es_states(PG_FUNCTION_ARGS)
 	bool		occurred = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	EsStore    *store = es_store_open(es_store_name_arg(fcinfo, 3), AccessShareLock);
 	StatesReceiver receiver = {0};
+	bool		one = PG_NARGS() > 4;
 	bool		merging;
 	bool		parallel;
 
 	es_store_check_acl(store, ACL_SELECT);
 	InitMaterializedSRF(fcinfo, 0);
+	if (one && PG_ARGISNULL(4))
+		return (Datum) 0;
 
 	receiver.pub.receiveSlot = receive_event;
 	receiver.pub.rStartup = start_receiver;
@@ -91,8 +108,9 @@ es_states(PG_FUNCTION_ARGS)
 	parallel = merging ||
 		(receiver.upcasters == NULL &&
 		 func_parallel(receiver.aggregate.reducer) != PROPARALLEL_UNSAFE);
-	run_query(make_query(store, as_of, occurred, merging), aggregate_type,
-			  as_of ? PG_GETARG_DATUM(1) : (Datum) 0, parallel, &receiver.pub);
+	run_query(make_query(store, as_of, occurred, merging, one), aggregate_type,
+			  as_of ? PG_GETARG_DATUM(1) : (Datum) 0,
+			  one ? PG_GETARG_DATUM(4) : (Datum) 0, parallel, &receiver.pub);
 	if (receiver.fold)
 	{
 		put_state(&receiver);
@@ -108,7 +126,7 @@ es_states(PG_FUNCTION_ARGS)
  * built-in merge looks at few of them; the others are not read.
  */
 static char *
-make_query(EsStore *store, bool as_of, bool occurred, bool merging)
+make_query(EsStore *store, bool as_of, bool occurred, bool merging, bool one)
 {
 	const char *happened = occurred ?
 		"COALESCE(occurred_at, recorded_at)" : "recorded_at";
@@ -135,6 +153,8 @@ make_query(EsStore *store, bool as_of, bool occurred, bool merging)
 					 quote_qualified_identifier(NameStr(store->name), "events"));
 	if (as_of)
 		appendStringInfo(&query, " AND %s OPERATOR(pg_catalog.<=) $2", happened);
+	if (one)
+		appendStringInfoString(&query, " AND aggregate_id OPERATOR(pg_catalog.=) $3");
 	appendStringInfo(&query, " ORDER BY aggregate_id, %s%s version",
 					 occurred ? happened : "", occurred ? "," : "");
 	return query.data;
@@ -146,11 +166,11 @@ make_query(EsStore *store, bool as_of, bool occurred, bool merging)
  * them: without them if the reducer does not say that it is safe.
  */
 static void
-run_query(const char *query, text *aggregate_type, Datum as_of, bool parallel,
-		  DestReceiver *receiver)
+run_query(const char *query, text *aggregate_type, Datum as_of, Datum id,
+		  bool parallel, DestReceiver *receiver)
 {
 	SPIExecuteOptions options = {0};
-	ParamListInfo params = makeParamList(2);
+	ParamListInfo params = makeParamList(3);
 	int			nestlevel = NewGUCNestLevel();
 
 	params->params[0].value = PointerGetDatum(aggregate_type);
@@ -161,6 +181,10 @@ run_query(const char *query, text *aggregate_type, Datum as_of, bool parallel,
 	params->params[1].isnull = as_of == (Datum) 0;
 	params->params[1].pflags = PARAM_FLAG_CONST;
 	params->params[1].ptype = TIMESTAMPTZOID;
+	params->params[2].value = id;
+	params->params[2].isnull = id == (Datum) 0;
+	params->params[2].pflags = PARAM_FLAG_CONST;
+	params->params[2].ptype = TEXTOID;
 	options.params = params;
 	options.read_only = true;
 	options.dest = receiver;

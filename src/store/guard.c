@@ -43,7 +43,7 @@ bool		es_setting_allow_unsafe_ddl = false;
 const EsSideTable es_side_tables[] = {
 	{"streams", 5},
 	{"snapshots", 7},
-	{"aggregates", 4},
+	{"aggregates", 5},
 	{"event_types", 6},
 	{"upcasters", 4},
 	{"settings", 2},

@@ -114,6 +114,8 @@ es_position_init_shmem(void)
 			pg_atomic_init_u64(&db->moves, 0);
 			pg_atomic_init_u64(&db->settled, 0);
 			pg_atomic_init_u64(&db->durable, 0);
+			pg_atomic_init_u64(&db->snapshot_hits, 0);
+			pg_atomic_init_u64(&db->snapshot_misses, 0);
 			pg_atomic_init_u64(&db->latest_partition, (uint64) PG_INT64_MIN);
 			pg_atomic_init_u64(&db->late, 0);
 			pg_atomic_init_u32(&db->worker, 0);
@@ -214,6 +216,8 @@ es_database(void)
 	{
 		entry = fresh;
 		pg_atomic_write_u64(&entry->latest_partition, (uint64) PG_INT64_MIN);
+		pg_atomic_write_u64(&entry->snapshot_hits, 0);
+		pg_atomic_write_u64(&entry->snapshot_misses, 0);
 		pg_atomic_write_u64(&entry->head, start);
 		pg_atomic_write_u64(&entry->reserved, start);
 		pg_atomic_write_u64(&entry->settled, 0);

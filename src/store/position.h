@@ -35,6 +35,8 @@ typedef struct EsDatabase
 	pg_atomic_uint64 moves;		/* counts those broadcasts */
 	pg_atomic_uint64 settled;	/* highest safe position that anybody computed */
 	pg_atomic_uint64 durable;	/* highest that is known to be flushed */
+	pg_atomic_uint64 snapshot_hits; /* states that began at a snapshot */
+	pg_atomic_uint64 snapshot_misses;	/* that found none where one should be */
 
 	/* who waits for the safe position to move (store/news.c) */
 	ConditionVariable news;

@@ -13,7 +13,7 @@
 
 start_server
 print_head
-for workload in append read state order wait size; do
+for workload in append read state types order wait size; do
     begin_workload "$workload"
     # shellcheck source=/dev/null
     . "$here/rows.sh"

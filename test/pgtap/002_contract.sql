@@ -21,7 +21,11 @@ INSERT INTO contract VALUES
     ('es_safe_position', '{}', 'bigint', 'c', 'volatile', false),
     ('es_wait', '{bigint,interval,name}', 'bigint', 'c', 'volatile', false),
     ('es_stream_version', '{text,text,name}', 'bigint', 'c', 'stable', false),
-    ('es_create_aggregate', '{text,regprocedure,jsonb,integer,name}', 'void', 'c', 'volatile', false),
+    ('es_create_aggregate', '{text,regprocedure,jsonb,integer,integer,name}', 'void', 'c', 'volatile', false),
+    ('es_snapshot', '{text,text,name}', 'bigint', 'plpgsql', 'volatile', false),
+    ('es_verify_snapshots', '{text,name}', 'setof record', 'sql', 'volatile', true),
+    ('es_describe', '{name}', 'setof record', 'sql', 'volatile', true),
+    ('es_event_stats', '{text,timestamp with time zone,timestamp with time zone,boolean,name}', 'setof record', 'sql', 'stable', true),
     ('es_state', '{text,text,bigint,timestamp with time zone,boolean,name}', 'jsonb', 'c', 'stable', false),
     ('es_explain_state', '{text,text,bigint,timestamp with time zone,boolean,name}', 'record', 'c', 'stable', false),
     ('es_merge_patch', '{jsonb,es_event}', 'jsonb', 'c', 'immutable', false),
@@ -86,7 +90,11 @@ FROM contract c JOIN (VALUES
     ('es_check_upcasters', 'store name DEFAULT NULL::name'),
     ('es_safe_position', ''),
     ('es_stream_version', 'aggregate_type text, aggregate_id text, store name DEFAULT NULL::name'),
-    ('es_create_aggregate', 'aggregate_type text, reducer regprocedure DEFAULT NULL::regprocedure, initial jsonb DEFAULT ''{}''::jsonb, snapshot_every integer DEFAULT 100, store name DEFAULT NULL::name'),
+    ('es_create_aggregate', 'aggregate_type text, reducer regprocedure DEFAULT NULL::regprocedure, initial jsonb DEFAULT ''{}''::jsonb, snapshot_every integer DEFAULT 100, keep_snapshots integer DEFAULT 10, store name DEFAULT NULL::name'),
+    ('es_snapshot', 'aggregate_type text, aggregate_id text DEFAULT NULL::text, store name DEFAULT NULL::name'),
+    ('es_verify_snapshots', 'aggregate_type text DEFAULT NULL::text, store name DEFAULT NULL::name'),
+    ('es_describe', 'store name DEFAULT NULL::name'),
+    ('es_event_stats', 'aggregate_type text DEFAULT NULL::text, from_time timestamp with time zone DEFAULT NULL::timestamp with time zone, to_time timestamp with time zone DEFAULT NULL::timestamp with time zone, estimate boolean DEFAULT false, store name DEFAULT NULL::name'),
     ('es_states', 'aggregate_type text, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone, occurred boolean DEFAULT false, store name DEFAULT NULL::name'),
     ('es_history', 'aggregate_type text, aggregate_id text, from_version bigint DEFAULT NULL::bigint, to_version bigint DEFAULT NULL::bigint, store name DEFAULT NULL::name'),
     ('es_diff', 'aggregate_type text, aggregate_id text, from_version bigint, to_version bigint DEFAULT NULL::bigint, store name DEFAULT NULL::name'),
@@ -111,6 +119,7 @@ FROM pg_attribute WHERE attrelid = 'es_event'::regclass AND attnum > 0;
 
 SELECT has_view('public', 'es_workers', 'there is a view of the workers');
 SELECT has_view('public', 'es_relays', 'there is a view of the relays');
+SELECT columns_are('public', 'es_progress', ARRAY['pid', 'database', 'command', 'store', 'done', 'total', 'started_at']);
 SELECT columns_are('public', 'es_workers', ARRAY['pid', 'kind', 'database', 'id', 'state', 'started_at', 'failures',
                                                  'retry_at', 'last_error_at', 'last_error']);
 

@@ -303,8 +303,17 @@ SELECT refused(statement, 'VE002', 'unknown store: ' || statement) FROM unnest(A
     $$SELECT es_set_strict(true, 'none')$$,
     $$SELECT es_create_upcaster('X', 1, 'same_data(es_event)', store => 'none')$$,
     $$SELECT es_drop_upcaster('X', 1, 'none')$$,
+    $$SELECT es_snapshot('X', store => 'none')$$,
+    $$SELECT es_verify_snapshots(store => 'none')$$,
+    $$SELECT es_describe('none')$$,
+    $$SELECT es_event_stats(store => 'none')$$,
     $$SELECT es_check_upcasters('none')$$]) statement;
 SELECT refused(statement, 'VE004', 'bad argument: ' || statement) FROM unnest(ARRAY[
+    $$SELECT es_create_aggregate('X', keep_snapshots => 0)$$,
+    $$SELECT es_create_aggregate('X', keep_snapshots => -1)$$,
+    $$SELECT es_snapshot(NULL)$$,
+    $$SELECT es_snapshot('')$$,
+    $$SELECT es_snapshot('X', '')$$,
     $$SELECT es_create_event_type(NULL)$$,
     $$SELECT es_create_event_type('')$$,
     $$SELECT es_create_event_type(repeat('x', 257))$$,

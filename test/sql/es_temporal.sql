@@ -170,6 +170,38 @@ SELECT * FROM regress_temporal.order_now;
 SELECT aggregate_id, status FROM regress_temporal.order_at(:'t2');
 SELECT * FROM regress_temporal.order_at('-infinity');
 SELECT sum(total) FROM regress_temporal.order_now;
+-- of one aggregate: no other stream is folded (that of one would fail)
+CREATE FUNCTION regress_picky(state jsonb, event es_event) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    IF event.aggregate_id = 'bad' THEN RAISE EXCEPTION 'bad'; END IF;
+    RETURN state || event.data;
+END $$;
+SELECT es_create_aggregate('Picky', 'regress_picky(jsonb,es_event)');
+SELECT count(es_append('Picky', id, 'Changed', jsonb_build_object('id', id))) FROM unnest('{bad,good,fine}'::text[]) id;
+SELECT es_create_state_view('Picky', '{id text}');
+\set VERBOSITY terse
+SELECT * FROM regress_temporal.picky_now;
+SELECT * FROM regress_temporal.picky_now WHERE aggregate_id = 'good';
+SELECT * FROM regress_temporal.picky_now WHERE 'fine' = aggregate_id AND id = 'fine';
+SELECT * FROM regress_temporal.picky_now WHERE aggregate_id = 'good' AND aggregate_id = 'fine';
+SELECT * FROM regress_temporal.picky_now WHERE aggregate_id = 'good' AND id = 'other';
+SELECT * FROM regress_temporal.picky_now WHERE aggregate_id = NULL::text;
+SELECT * FROM regress_temporal.picky_now WHERE aggregate_id = 'nobody';
+SELECT * FROM regress_temporal.picky_now WHERE aggregate_id IN ('good', 'fine') ORDER BY 1;
+SELECT * FROM regress_temporal.picky_at(now()) WHERE aggregate_id = 'good';
+PREPARE one(text) AS SELECT * FROM regress_temporal.picky_now WHERE aggregate_id = $1;
+SET plan_cache_mode = force_generic_plan;
+EXECUTE one('good');
+EXECUTE one('fine');
+EXECUTE one(NULL);
+SELECT id, (SELECT state FROM es_states('Picky') WHERE aggregate_id = id) FROM unnest('{good,fine}'::text[]) id;
+EXPLAIN (VERBOSE, COSTS OFF) SELECT version FROM es_states('Picky') WHERE aggregate_id = 'good';
+RESET plan_cache_mode;
+DEALLOCATE one;
+\set VERBOSITY default
+SELECT es_drop_state_view('Picky');
+DELETE FROM regress_temporal.aggregates WHERE aggregate_type = 'Picky';
+DROP FUNCTION regress_picky;
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'regress_temporal.order_now'::regclass AND attnum > 0 ORDER BY attnum;
 SELECT es_create_state_view('Order', '{status text}');
 \echo :LAST_ERROR_SQLSTATE

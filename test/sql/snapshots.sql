@@ -220,8 +220,8 @@ CREATE FUNCTION regress_compare() RETURNS TABLE (aggregate_type text, versions b
     GROUP BY 1 ORDER BY 1
 $$;
 SELECT setseed(0.42);
-SELECT es_create_aggregate('Merge7', initial => '{"init": 1}', snapshot_every => 7);
-SELECT es_create_aggregate('Mix1', 'regress_mix(jsonb,es_event)', snapshot_every => 1);
+SELECT es_create_aggregate('Merge7', initial => '{"init": 1}', snapshot_every => 7, keep_snapshots => NULL);
+SELECT es_create_aggregate('Mix1', 'regress_mix(jsonb,es_event)', snapshot_every => 1, keep_snapshots => NULL);
 SELECT es_create_aggregate('Mix100', 'regress_mix(jsonb,es_event)');
 SELECT es_create_aggregate('Mix0', 'regress_mix(jsonb,es_event)', snapshot_every => 0);
 DO $$

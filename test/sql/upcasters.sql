@@ -54,6 +54,45 @@ SELECT event_type, data FROM es_read_all(0, event_types => '{OrderMoved}');
 SELECT version FROM es_append('Order', '2', 'Noted', '{}', expected_version => 2);
 SELECT es_stream_version('Order', '2');
 
+-- wherever events are read: states of all, folds, histories, by time and by cause
+SELECT aggregate_id, state FROM es_states('Order') ORDER BY 1;
+SELECT aggregate_id, es_fold(e ORDER BY version) FROM evolving.events e WHERE aggregate_type = 'Order' GROUP BY 1 ORDER BY 1;
+SELECT version, event_type, changes FROM es_history('Order', '1', to_version => 2);
+SELECT version, event_type, data, state_after FROM es_replay('Order', '1', to_version => 2);
+SELECT es_diff('Order', '1', 1, 2);
+SELECT version, event_type, schema_version, data FROM es_between('Order') WHERE aggregate_id = '2';
+SELECT es_append('Order', '4', 'Placed', '{"cents": 5}', schema_version => 1, event_id => 'cause') IS NOT NULL;
+SET eventsrc.correlation_id = 'c';
+SET eventsrc.causation_id = 'cause';
+SELECT es_append('Order', '4', 'OrderMoved', '{"what": "back"}') IS NOT NULL;
+RESET eventsrc.correlation_id;
+RESET eventsrc.causation_id;
+SELECT event_type, data FROM es_timeline('c');
+SELECT depth, event_type, data FROM es_effects('cause');
+SELECT depth, event_type, data FROM es_causes('cause');
+SET eventsrc.upcast = off;
+SELECT event_type, data FROM es_timeline('c');
+SELECT event_type, data FROM es_between('Order') WHERE aggregate_id = '4';
+RESET eventsrc.upcast;
+-- a dry run compares what the upcasted events make
+CREATE FUNCTION last_type(state jsonb, event es_event) RETURNS jsonb IMMUTABLE LANGUAGE sql RETURN jsonb_build_object('last', event.event_type, 'is', event.data);
+SELECT aggregate_id, state_now, state_then FROM es_dry_run('Order', 'last_type(jsonb,es_event)') ORDER BY 1;
+SELECT es_create_state_view('Order', '{amount numeric, currency text}');
+SELECT * FROM evolving.order_now ORDER BY 1;
+SELECT aggregate_id, amount FROM evolving.order_now WHERE aggregate_id = '1';
+SELECT es_drop_state_view('Order');
+-- undoing goes by what was read, and a strict store takes the events that it needs
+SELECT es_set_strict(true);
+SELECT version FROM es_undo('Order', '1', 1);
+SELECT es_state('Order', '1');
+SELECT version FROM es_close_stream('Order', '4');
+SELECT es_state('Order', '4');
+SELECT es_append('Order', '2', 'Surprise');
+SELECT * FROM es_import('SELECT ''Order'' AS aggregate_type, ''9'' AS aggregate_id, ''Surprise'' AS event_type');
+SELECT es_set_strict(false);
+SELECT * FROM es_import('SELECT ''Order'' AS aggregate_type, ''9'' AS aggregate_id, ''Placed'' AS event_type, 1 AS schema_version, ''{"cents": 7}''::jsonb AS data');
+SELECT es_state('Order', '9');
+
 -- snapshots are of the upcasters they were taken with
 SELECT es_create_aggregate('Counted', snapshot_every => 2);
 SELECT count(*) FROM es_append_events('Counted', '1', '{Placed,Placed,Placed}', array_fill('{"cents": 100}'::jsonb, '{3}'));
@@ -161,4 +200,4 @@ DROP OWNED BY evolving_reader;
 DROP ROLE evolving_reader;
 SELECT es_drop_store('evolving', 'evolving');
 DROP FUNCTION cents_to_total(es_event), total_to_amount(es_event), same(es_event), split(es_event),
-    round_and_round(es_event), nothing_left(es_event), two(es_event, int), a_text(es_event);
+    last_type(jsonb, es_event), round_and_round(es_event), nothing_left(es_event), two(es_event, int), a_text(es_event);

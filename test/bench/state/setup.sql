@@ -32,3 +32,14 @@ BEGIN
         RAISE 'the two sides compute different states';
     END IF;
 END $$;
+-- one long stream, 50 events after its last snapshot; and many short ones, their events mixed as they come in
+SELECT es_create_aggregate('Many', snapshot_every => 0);
+INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data)
+SELECT 'Long', 'long', 'Changed', jsonb_build_object('status', 'state ' || i % 5, 'total', i * 1.25, 'field' || i % 8, 'value ' || i,
+                                                     'changed', jsonb_build_object('by', 'user ' || i % 17, 'n', i))
+FROM generate_series(1, :events / 100 * 100 + 50) i;
+INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data)
+SELECT 'Many', (i % (:events / 10))::text, 'Changed',
+       jsonb_build_object('status', 'state ' || i % 5, 'total', i * 1.25, 'field' || i % 8, 'value ' || i)
+FROM generate_series(1, :events) i;
+VACUUM (ANALYZE) es.events;
