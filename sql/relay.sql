@@ -18,6 +18,9 @@ CREATE TABLE eventsrc.relays (
     topic             text NOT NULL,
     owner             regrole NOT NULL,
     position          bigint NOT NULL,
+    -- raised whenever position is set by a user: then it wins over what the broker has recorded
+    epoch             bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+    delivery          text NOT NULL DEFAULT 'exactly_once' CHECK (delivery IN ('exactly_once', 'at_least_once')),
     paused            boolean NOT NULL DEFAULT false,
     created_at        timestamptz NOT NULL DEFAULT now(),
     -- where it was made or resumed; a copy of the database must not send too

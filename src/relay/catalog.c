@@ -28,7 +28,7 @@
 #include "utils/syscache.h"
 
 #define COLUMNS	"id, name, store, server, topic, owner::pg_catalog.oid, position, paused, " \
-				"system_identifier, database"
+				"system_identifier, database, epoch, delivery"
 
 static uint64 execute(const char *query, int nargs, Oid *types, Datum *values, bool read_only);
 static EsRelay *relay_of_row(HeapTuple row, TupleDesc desc, MemoryContext context);
@@ -174,18 +174,18 @@ es_relay_resume(int64 id)
 
 /*
  * es_relay_save_position stores how far a relay has come; false if the relay is
- * gone.
+ * gone, or its position was set by somebody else.
  */
 bool
-es_relay_save_position(int64 id, int64 position)
+es_relay_save_position(int64 id, int64 epoch, int64 position)
 {
-	Oid			types[] = {INT8OID, INT8OID};
-	Datum		values[] = {Int64GetDatum(id), Int64GetDatum(position)};
+	Oid			types[] = {INT8OID, INT8OID, INT8OID};
+	Datum		values[] = {Int64GetDatum(id), Int64GetDatum(position), Int64GetDatum(epoch)};
 	bool		found;
 
 	SPI_connect();
-	found = execute("UPDATE eventsrc.relays SET position = $2 WHERE id = $1",
-					2, types, values, false) > 0;
+	found = execute("UPDATE eventsrc.relays SET position = $2 WHERE id = $1 AND epoch = $3",
+					3, types, values, false) > 0;
 	SPI_finish();
 	return found;
 }
@@ -298,6 +298,7 @@ relay_of_row(HeapTuple row, TupleDesc desc, MemoryContext context)
 {
 	EsRelay    *relay = MemoryContextAllocZero(context, sizeof(EsRelay));
 	char	   *topic = TextDatumGetCString(row_value(row, desc, 5));
+	char	   *delivery = TextDatumGetCString(row_value(row, desc, 12));
 
 	relay->id = DatumGetInt64(row_value(row, desc, 1));
 	namestrcpy(&relay->name, NameStr(*DatumGetName(row_value(row, desc, 2))));
@@ -310,6 +311,8 @@ relay_of_row(HeapTuple row, TupleDesc desc, MemoryContext context)
 	relay->local =
 		DatumGetInt64(row_value(row, desc, 9)) == (int64) GetSystemIdentifier() &&
 		DatumGetObjectId(row_value(row, desc, 10)) == MyDatabaseId;
+	relay->epoch = DatumGetInt64(row_value(row, desc, 11));
+	relay->delivery = MemoryContextStrdup(context, delivery);
 	return relay;
 }
 

@@ -72,6 +72,7 @@ es_envelope(TupleTableSlot *slot, const EsRelay *relay, const EsBrokerType *type
 	type->topic(&topic, relay->topic, NameStr(relay->store), aggregate_type, event_type);
 	message->topic = topic.data;
 	message->key = as_utf8(aggregate_id, &message->key_length);
+	message->event_id = as_utf8(event_id, &message->event_id_length);
 
 	message->nheaders = 0;
 	add_header(message, "event-id", event_id);

@@ -37,7 +37,8 @@ typedef struct EsKafka
 	bool		explained;		/* the error says which event failed */
 } EsKafka;
 
-static EsBroker *kafka_open(List *options, EsWindow *window, char *error, size_t error_size);
+static EsBroker *kafka_open(List *options, const EsSender *sender, EsWindow *window,
+							char *error, size_t error_size);
 static EsSendResult kafka_send(EsBroker *broker, const EsMessage *message);
 static void kafka_poll(EsBroker *broker);
 static void kafka_flush(EsBroker *broker, int timeout_ms);
@@ -82,7 +83,8 @@ static const char *const own_properties[][2] = {
  * kafka_open starts a producer; it connects in the background.
  */
 static EsBroker *
-kafka_open(List *options, EsWindow *window, char *error, size_t error_size)
+kafka_open(List *options, const EsSender *sender, EsWindow *window,
+		   char *error, size_t error_size)
 {
 	EsKafka    *kafka = MemoryContextAllocZero(TopMemoryContext, sizeof(EsKafka));
 	rd_kafka_conf_t *conf;

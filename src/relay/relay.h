@@ -23,6 +23,9 @@ typedef struct EsRelay
 	char	   *topic;			/* template */
 	Oid			owner;
 	int64		position;		/* everything up to here was delivered */
+	int64		epoch;			/* raised when position is set from outside;
+								 * a broker's record of a lower one is void */
+	char	   *delivery;		/* exactly_once or at_least_once */
 	bool		paused;
 	bool		local;			/* made or resumed in this very database */
 } EsRelay;
@@ -32,7 +35,8 @@ typedef enum EsRelayState
 	ES_RELAY_WAITING,			/* no worker yet */
 	ES_RELAY_RUNNING,
 	ES_RELAY_RETRYING,			/* something failed, goes on by itself */
-	ES_RELAY_STOPPED			/* something must be put right by people */
+	ES_RELAY_STOPPED			/* something must be put right by people; a
+								 * nudge or a change of its row tries again */
 } EsRelayState;
 
 #define ES_RELAY_ERROR	512
@@ -63,7 +67,7 @@ extern bool es_relay_insert(const char *name, const char *server, const char *to
 extern void es_relay_delete(int64 id);
 extern void es_relay_pause(int64 id);
 extern void es_relay_resume(int64 id);
-extern bool es_relay_save_position(int64 id, int64 position);
+extern bool es_relay_save_position(int64 id, int64 epoch, int64 position);
 extern char *es_relay_problem(EsRelay *relay);
 extern char *es_relay_store_problem(EsRelay *relay);
 extern const EsBrokerType *es_relay_options(EsRelay *relay, List **options);

@@ -45,7 +45,11 @@ es_run_read(EsRun *run)
 	if (run->catalog_changed)
 		run->complete = false;
 	else if (safe > run->scanned)
+	{
 		send_page(run, safe);
+		if (run->broker->type->end_batch != NULL)
+			run->broker->type->end_batch(run->broker, run->scanned);
+	}
 	else
 		run->complete = true;
 	CommitTransactionCommand();
@@ -67,13 +71,14 @@ es_run_has_room(EsRun *run)
 /*
  * is_careful tells whether events go one by one, so that none can overtake one
  * that is refused: while the broker is known to have refused some, and for the
- * first after connecting, which may have been refused to an earlier worker.
+ * first after connecting, which may have been refused to an earlier worker
+ * (unless all that go together arrive together or not at all).
  */
 static bool
 is_careful(EsRun *run)
 {
 	return run->window->confirmed < run->refused ||
-		run->window->total == run->first_total;
+		(run->window->total == run->first_total && !run->exactly_once);
 }
 
 /*
@@ -89,6 +94,7 @@ send_page(EsRun *run, int64 safe)
 	EsStore    *store;
 	EsScan	   *scan;
 	TupleTableSlot *slot;
+	EsSendResult result = ES_SEND_OK;
 	bool		flushed = false;
 
 	/* the snapshot must be younger than the safe position */
@@ -118,8 +124,10 @@ send_page(EsRun *run, int64 safe)
 			flush_commits();
 			flushed = true;
 		}
-		if (!es_window_has_room(run->window, message.key_length + message.value_length) ||
-			run->broker->type->send(run->broker, &message) != ES_SEND_OK)
+		if (!es_window_has_room(run->window, message.key_length + message.value_length))
+			break;
+		result = run->broker->type->send(run->broker, &message);
+		if (result != ES_SEND_OK)
 			break;
 		run->scanned = message.position;
 		if (is_careful(run))
@@ -130,6 +138,7 @@ send_page(EsRun *run, int64 safe)
 	}
 	es_scan_end(scan);
 
+	run->full = result == ES_SEND_FULL;
 	run->complete = slot == NULL;
 	if (run->complete)
 		run->scanned = safe;
