@@ -89,6 +89,7 @@ es_relay_main(Datum main_arg)
 	CacheRegisterSyscacheCallback(NAMESPACEOID, note_catalog_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, note_catalog_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, note_catalog_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, note_catalog_change, (Datum) 0);
 	CacheRegisterRelcacheCallback(note_relation_change, (Datum) 0);
 
 	run.window = es_window_create();
@@ -252,6 +253,7 @@ load_relay(void)
 		run.type = es_relay_options(run.relay, &options);
 		before = MemoryContextSwitchTo(run.context);
 		run.options = copyObject(options);
+		run.envelope = es_envelope_create(run.relay, run.type);
 		MemoryContextSwitchTo(before);
 	}
 	PopActiveSnapshot();

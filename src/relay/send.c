@@ -17,7 +17,12 @@
 
 static bool is_careful(EsRun *run);
 static void send_page(EsRun *run, int64 safe);
+static void pass_over(EsRun *run, int64 position);
+static void reject_event(EsRun *run);
 static void flush_commits(void);
+
+/* how many events are passed over in one transaction */
+#define PASSED_MAX	50000
 
 /*
  * es_run_read hands the events that follow to the broker, as far as the window
@@ -35,6 +40,8 @@ es_run_read(EsRun *run)
 	run->database = es_database();
 	run->moves = pg_atomic_read_u64(&run->database->moves);
 	safe = es_position_safe();
+	if (run->relay->to_position > 0)
+		safe = Min(safe, run->relay->to_position);
 
 	/*
 	 * What was appended after a change of the catalogs must not go where the
@@ -46,13 +53,22 @@ es_run_read(EsRun *run)
 		run->complete = false;
 	else if (safe > run->scanned)
 	{
-		send_page(run, safe);
+		PG_TRY();
+		{
+			send_page(run, safe);
+		}
+		PG_CATCH();
+		{
+			reject_event(run);
+		}
+		PG_END_TRY();
 		if (run->broker->type->end_batch != NULL)
 			run->broker->type->end_batch(run->broker, run->scanned);
 	}
 	else
 		run->complete = true;
-	CommitTransactionCommand();
+	if (IsTransactionState())
+		CommitTransactionCommand();
 }
 
 /*
@@ -96,6 +112,7 @@ send_page(EsRun *run, int64 safe)
 	TupleTableSlot *slot;
 	EsSendResult result = ES_SEND_OK;
 	bool		flushed = false;
+	int			passed = 0;
 
 	/* the snapshot must be younger than the safe position */
 	PushActiveSnapshot(GetLatestSnapshot());
@@ -112,12 +129,21 @@ send_page(EsRun *run, int64 safe)
 	{
 		EsMessage	message;
 		MemoryContext before;
+		bool		wanted;
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(run->event);
 		before = MemoryContextSwitchTo(run->event);
-		es_envelope(slot, run->relay, run->broker->type, &message);
+		wanted = es_envelope(run->envelope, slot, &message);
 		MemoryContextSwitchTo(before);
+
+		if (!wanted)
+		{
+			pass_over(run, message.position);
+			if (++passed >= PASSED_MAX)
+				break;
+			continue;
+		}
 
 		if (!flushed)
 		{
@@ -146,6 +172,51 @@ send_page(EsRun *run, int64 safe)
 	AtEOXact_GUC(false, nest_level);
 	SetUserIdAndSecContext(user, security);
 	PopActiveSnapshot();
+}
+
+/*
+ * pass_over goes on behind an event that is not to be sent.
+ */
+static void
+pass_over(EsRun *run, int64 position)
+{
+	run->scanned = position;
+	if (es_window_pending(run->window) == 0 && !run->exactly_once)
+		run->window->confirmed = position;
+}
+
+/*
+ * reject_event takes an error that comes of one event, for which no message can
+ * be made, as the broker's refusal of it; other errors are raised again.
+ */
+static void
+reject_event(EsRun *run)
+{
+	int64		position = es_envelope_failed(run->envelope);
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(run->event);
+	error = CopyErrorData();
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+			/* nothing that the event is to blame for */
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+		case ERRCODE_TRANSACTION_ROLLBACK:
+			position = 0;
+	}
+	if (position == 0)
+		PG_RE_THROW();
+
+	EmitErrorReport();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	es_broker_reject(run->broker, position, "%s", error->message);
+
+	/* what a function of the user's left behind is not used again */
+	run->catalog_changed = true;
 }
 
 /*
