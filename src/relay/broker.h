@@ -58,6 +58,7 @@ typedef struct EsSender
 	const char *relay_name;
 	uint32		timeline;
 	int64		epoch;			/* of the relay's row, raised by a seek */
+	int64		position;		/* of the relay's row */
 	bool		exactly_once;	/* else at least once */
 } EsSender;
 
@@ -105,6 +106,7 @@ typedef struct EsBroker
 struct EsBrokerType
 {
 	const char *name;			/* the server's option "type" */
+	bool		exactly_once;	/* it can deliver so */
 
 	/*
 	 * check_option raises an error unless the option may stand on the server
@@ -135,9 +137,8 @@ struct EsBrokerType
 
 	/*
 	 * last_position tells how far the relay has come according to the broker;
-	 * nothing is sent before it does.  NULL for a type that keeps no progress
-	 * (and so delivers at least once), else called where the sender wants
-	 * exactly once.
+	 * nothing is sent before it does.  NULL if the broker keeps no progress
+	 * (and so delivers at least once).
 	 */
 	EsProgressState (*last_position) (EsBroker *broker, EsProgress *progress);
 	EsSendResult (*send) (EsBroker *broker, const EsMessage *message);

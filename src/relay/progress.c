@@ -29,7 +29,7 @@ es_run_position(EsRun *run)
 {
 	EsProgress	progress;
 
-	switch (run->type->last_position(run->broker, &progress))
+	switch (run->broker->type->last_position(run->broker, &progress))
 	{
 		case ES_PROGRESS_UNKNOWN:
 			break;

@@ -147,7 +147,12 @@ work(void)
 			es_run_position(&run);
 		run.broker->type->poll(run.broker);
 		report_broker();
-		if (run.broker->fenced || run.stop[0] != '\0')
+		if (run.broker->fenced)
+		{
+			strlcpy(run.stop, run.broker->error, sizeof(run.stop));
+			run.stop_hint = "If this server is the one that is to send, call es_seek_relay() here with the position to go on from.";
+		}
+		if (run.stop[0] != '\0')
 		{
 			give_up();
 			wait_for_people();
@@ -165,7 +170,12 @@ work(void)
 			continue;
 		}
 		if (run.broker->rewound)
+		{
 			es_run_rewind(&run);
+			if (run.rewound_total == run.window->total)
+				pause_after_failure();
+			run.rewound_total = run.window->total;
+		}
 		save_position(false);
 		if (run.catalog_changed)
 			reload_relay();
@@ -188,7 +198,7 @@ connect_broker(void)
 	if (!load_relay())
 		return false;
 
-	run.exactly_once = wants_exactly_once();
+	run.wanted = wants_exactly_once();
 	run.epoch = run.relay->epoch;
 	sender.system_identifier = GetSystemIdentifier();
 	sender.database = MyDatabaseId;
@@ -196,7 +206,8 @@ connect_broker(void)
 	sender.relay_name = NameStr(run.relay->name);
 	sender.timeline = GetWALInsertionTimeLine();
 	sender.epoch = run.relay->epoch;
-	sender.exactly_once = run.exactly_once;
+	sender.position = run.relay->position;
+	sender.exactly_once = run.wanted;
 	run.broker = run.type->open(run.options, &sender, run.window, error, sizeof(error));
 	if (run.broker == NULL)
 	{
@@ -208,7 +219,9 @@ connect_broker(void)
 	run.scanned = run.saved = run.relay->position;
 	run.saved_at = GetCurrentTimestamp();
 	run.complete = run.full = false;
+	run.exactly_once = run.broker->type->last_position != NULL;
 	run.positioned = !run.exactly_once;
+	run.rewound_total = -1;
 	run.errors = 0;
 	run.moved_at = run.saved_at;
 	run.first_total = run.window->total;
@@ -263,13 +276,13 @@ load_relay(void)
 }
 
 /*
- * wants_exactly_once tells whether the broker's record of the relay's progress
- * is what counts.
+ * wants_exactly_once tells whether the relay is to deliver exactly once and the
+ * broker can.
  */
 static bool
 wants_exactly_once(void)
 {
-	return run.type->last_position != NULL &&
+	return run.type->exactly_once &&
 		strcmp(run.relay->delivery, "exactly_once") == 0;
 }
 
@@ -289,7 +302,7 @@ reload_relay(void)
 	before = copyObject(run.options);
 	MemoryContextSwitchTo(outer);
 	if (!load_relay() || !equal(before, run.options) ||
-		run.epoch != run.relay->epoch || run.exactly_once != wants_exactly_once())
+		run.epoch != run.relay->epoch || run.wanted != wants_exactly_once())
 	{
 		run.broker->type->flush(run.broker, LEAVE_MS);
 		save_position(true);

@@ -19,7 +19,9 @@ typedef struct EsRun
 	MemoryContext event;		/* one event */
 	EsBroker   *broker;			/* NULL: not connected */
 	bool		positioned;		/* it is known where to go on */
-	bool		exactly_once;
+	bool		exactly_once;	/* the broker keeps the position */
+	bool		wanted;			/* so the relay's row had it */
+	int64		rewound_total;	/* events confirmed at the last rewind */
 	int64		epoch;			/* of the relay's row when it was connected */
 	EsWindow   *window;
 	EsDatabase *database;		/* its positions */
