@@ -27,7 +27,7 @@ typedef struct EsRelay
 	int64		position;		/* everything up to here was delivered */
 	int64		epoch;			/* raised when position is set from outside;
 								 * a broker's record of a lower one is void */
-	char	   *delivery;		/* exactly_once or at_least_once */
+	const char *delivery;		/* exactly_once or at_least_once */
 	bool		paused;
 	bool		local;			/* made or resumed in this very database */
 	int64		to_position;	/* the relay ends there; 0: never */
@@ -55,6 +55,7 @@ typedef struct EsRelayStatus
 	pid_t		pid;			/* 0: no worker */
 	EsRelayState state;
 	bool		nudged;			/* somebody wants a new attempt now */
+	bool		told;			/* somebody is changing its row */
 	int64		position;
 	int64		sent;			/* since the worker started */
 	double		rate;			/* events a second up to rate_at */
@@ -101,6 +102,8 @@ extern void es_relay_status_problem(int64 relay, const char *error);
 extern void es_relay_status_address(const char *address);
 extern bool es_relay_status_nudged(void);
 extern void es_relay_status_nudge(int64 relay);
+extern void es_relay_status_tell(int64 relay);
+extern void es_relay_status_told(int64 relay);
 extern bool es_relay_status_read(int64 relay, EsRelayStatus *status);
 extern List *es_relay_status_ids(void);
 extern void es_relay_status_release(int64 relay);

@@ -54,6 +54,7 @@ typedef struct EsRun
 /* send.c */
 extern void es_run_read(EsRun *run);
 extern bool es_run_has_room(EsRun *run);
+extern void es_run_dead_letter(EsRun *run, int64 position, const char *reason);
 
 /* progress.c */
 extern void es_run_position(EsRun *run);

@@ -14,6 +14,7 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "parser/parse_func.h"
 #include "read/scan.h"
 #include "store/store.h"
 #include "utils/acl.h"
@@ -23,19 +24,19 @@
 #include "utils/syscache.h"
 #include "utils/varlena.h"
 
-typedef struct Name
+typedef struct Wanted
 {
 	const char *text;
 	int			length;
-} Name;
+} Wanted;
 
 struct EsSelect
 {
 	const char *relay;
 	int			naggregate_types;
-	Name	   *aggregate_types;
+	Wanted	   *aggregate_types;
 	int			nevent_types;
-	Name	   *event_types;
+	Wanted	   *event_types;
 	const char *filter_name;
 	const char *transform_name;
 	FmgrInfo	filter;			/* fn_oid 0: none */
@@ -53,8 +54,8 @@ typedef struct Call
 } Call;
 
 static Oid	find_function(const char *name);
-static Name *names_of(List *strings, int *count);
-static bool is_among(const Name *names, int count, TupleTableSlot *slot, int column);
+static Wanted *names_of(List *strings, int *count);
+static bool is_among(const Wanted *names, int count, TupleTableSlot *slot, int column);
 static Datum call_function(EsSelect *select, FmgrInfo *function, const char *option,
 						   const char *name, TupleTableSlot *slot, Datum event, bool *isnull);
 static void describe_call(void *arg);
@@ -212,10 +213,10 @@ find_function(const char *name)
 /*
  * names_of makes an array of a list of strings.
  */
-static Name *
+static Wanted *
 names_of(List *strings, int *count)
 {
-	Name	   *names = palloc(sizeof(Name) * (list_length(strings) + 1));
+	Wanted	   *names = palloc(sizeof(Wanted) * (list_length(strings) + 1));
 	ListCell   *cell;
 
 	*count = 0;
@@ -231,7 +232,7 @@ names_of(List *strings, int *count)
  * is_among tells whether a text column is one of the names.
  */
 static bool
-is_among(const Name *names, int count, TupleTableSlot *slot, int column)
+is_among(const Wanted *names, int count, TupleTableSlot *slot, int column)
 {
 	bool		isnull;
 	Datum		value = slot_getattr(slot, column, &isnull);

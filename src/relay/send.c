@@ -213,9 +213,29 @@ reject_event(EsRun *run)
 	EmitErrorReport();
 	FlushErrorState();
 	AbortCurrentTransaction();
-	es_broker_reject(run->broker, position, "%s", error->message);
+	if (!run->relay->content->dead_letter)
+		es_broker_reject(run->broker, position, "%s", error->message);
+	else
+		es_run_dead_letter(run, position, error->message);
 
 	/* what a function of the user's left behind is not used again */
+	run->catalog_changed = true;
+}
+
+/*
+ * es_run_dead_letter notes that an event is passed over, and why.
+ */
+void
+es_run_dead_letter(EsRun *run, int64 position, const char *reason)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	es_relay_dead_letter(run->relay, position, reason);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	ereport(LOG,
+			(errmsg("relay \"%s\" at position " INT64_FORMAT ": the event is a dead letter now: %s",
+					NameStr(run->relay->name), position, reason)));
 	run->catalog_changed = true;
 }
 

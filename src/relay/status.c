@@ -249,6 +249,41 @@ es_relay_status_nudge(int64 relay)
 }
 
 /*
+ * es_relay_status_tell has es_relay_status_told() ask a relay's worker to look
+ * at its row; called before that is committed.
+ */
+void
+es_relay_status_tell(int64 relay)
+{
+	EsRelayStatus *slot;
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	slot = find_slot(relay);
+	if (slot != NULL)
+		slot->told = true;
+	LWLockRelease(lock);
+}
+
+/*
+ * es_relay_status_told wakes a relay's worker if its row was changed.
+ */
+void
+es_relay_status_told(int64 relay)
+{
+	EsRelayStatus *slot;
+	bool		told;
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	slot = find_slot(relay);
+	told = slot != NULL && slot->told;
+	if (told)
+		slot->told = false;
+	LWLockRelease(lock);
+	if (told)
+		es_relay_status_nudge(relay);
+}
+
+/*
  * es_relay_status_read copies a relay's slot; false if it has none.
  */
 bool
