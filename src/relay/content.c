@@ -32,7 +32,7 @@ static void set_template(EsContent *content, const char *name, const JsonbValue 
 static void set_names(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type);
 static void set_function(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type);
 static void set_envelope(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type);
-static void set_tombstones(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type);
+static void set_flag(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type);
 static void set_on_error(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type);
 static void set_headers(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type);
 
@@ -48,8 +48,9 @@ static const Option options_known[] =
 	{"key", OPTION_TEMPLATE, set_template},
 	{"on_error", OPTION_TEXT, set_on_error},
 	{"source", OPTION_TEMPLATE, set_template},
-	{"tombstones", OPTION_BOOLEAN, set_tombstones},
+	{"tombstones", OPTION_BOOLEAN, set_flag},
 	{"transform", OPTION_TEXT, set_function},
+	{"upcast", OPTION_BOOLEAN, set_flag},
 };
 
 /* in the order of EsEnvelopeKind */
@@ -79,6 +80,7 @@ es_content_parse(Jsonb **options, const EsBrokerType *type, bool check)
 
 	content->key = "{aggregate_id}";
 	content->source = "/{store}/{aggregate_type}";
+	content->upcast = true;
 
 	if (!JB_ROOT_IS_OBJECT(*options))
 		ereport(ERROR,
@@ -248,12 +250,15 @@ set_envelope(EsContent *content, const char *name, const JsonbValue *value, cons
 }
 
 /*
- * set_tombstones takes the option "tombstones".
+ * set_flag takes the options that are true or false.
  */
 static void
-set_tombstones(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type)
+set_flag(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type)
 {
-	content->tombstones = value->val.boolean;
+	if (strcmp(name, "tombstones") == 0)
+		content->tombstones = value->val.boolean;
+	else
+		content->upcast = value->val.boolean;
 }
 
 /*

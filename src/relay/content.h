@@ -36,6 +36,7 @@ typedef struct EsContent
 	const char *transform;
 	EsEnvelopeKind envelope;
 	bool		tombstones;
+	bool		upcast;
 	bool		dead_letter;	/* on_error */
 	const char *dead_letter_topic;	/* template, or NULL */
 	int			nheaders;

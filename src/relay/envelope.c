@@ -61,6 +61,27 @@ es_envelope_create(const EsRelay *relay, const EsBrokerType *type)
 }
 
 /*
+ * es_envelope_begin_page prepares the upcasters of a store for the events of
+ * this transaction.
+ */
+void
+es_envelope_begin_page(EsEnvelope *envelope, EsStore *store)
+{
+	envelope->upcasters = envelope->relay->content->upcast ? es_upcasters_open(store) : NULL;
+}
+
+/*
+ * es_envelope_end_page frees what es_envelope_begin_page() made.
+ */
+void
+es_envelope_end_page(EsEnvelope *envelope)
+{
+	if (envelope->upcasters != NULL)
+		es_upcasters_close(envelope->upcasters);
+	envelope->upcasters = NULL;
+}
+
+/*
  * es_envelope fills message from an event's row; false if the event is not to
  * be sent.  The position is set in any case.  The message is good until the
  * next call; what else is needed meanwhile is in the current memory context.
@@ -71,15 +92,13 @@ es_envelope(EsEnvelope *envelope, TupleTableSlot *slot, EsMessage *message)
 	const EsContent *content = envelope->relay->content;
 	bool		isnull;
 
-	slot_getallattrs(slot);
 	message->position = DatumGetInt64(slot_getattr(slot, ES_ATT_GLOBAL_POSITION, &isnull));
-	envelope->data = slot_getattr(slot, ES_ATT_DATA, &isnull);
 	envelope->dead_letter = NULL;
-
 	if (envelope->ndead > 0 && is_dead(envelope, message->position))
 	{
 		if (envelope->dead_topic == NULL || envelope->dead_letter->skip)
 			return false;
+		slot_getallattrs(slot);
 		begin_message(envelope, slot, message);
 		fill_dead_letter(envelope, slot);
 		finish_message(envelope, message);
@@ -87,6 +106,10 @@ es_envelope(EsEnvelope *envelope, TupleTableSlot *slot, EsMessage *message)
 	}
 
 	envelope->busy = message->position;
+	if (envelope->upcasters != NULL)
+		slot = es_upcast(envelope->upcasters, slot);
+	slot_getallattrs(slot);
+	envelope->data = slot->tts_values[ES_ATT_DATA - 1];
 	if (!es_select(envelope->select, slot, &envelope->data))
 	{
 		envelope->busy = 0;

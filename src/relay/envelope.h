@@ -5,6 +5,7 @@
 #ifndef EVENTSRC_ENVELOPE_H
 #define EVENTSRC_ENVELOPE_H
 
+#include "read/upcast.h"
 #include "relay/content.h"
 
 /* an event that could not be sent */
@@ -38,6 +39,7 @@ typedef struct EsEnvelope
 	int			ndead;
 	EsDeadLetter *dead;			/* by position */
 
+	EsUpcasters *upcasters;		/* for this page, or NULL */
 	int64		busy;			/* the position of the event at work */
 	Datum		data;			/* what goes out as the event's data */
 	bool		tombstone;		/* the message has no value */
@@ -56,6 +58,8 @@ typedef struct EsEnvelope
 
 /* envelope.c */
 extern EsEnvelope *es_envelope_create(const EsRelay *relay, const EsBrokerType *type);
+extern void es_envelope_begin_page(EsEnvelope *envelope, EsStore *store);
+extern void es_envelope_end_page(EsEnvelope *envelope);
 extern bool es_envelope(EsEnvelope *envelope, TupleTableSlot *slot, EsMessage *message);
 extern int64 es_envelope_failed(EsEnvelope *envelope);
 extern void es_envelope_data(EsEnvelope *envelope);

@@ -5,8 +5,6 @@
 #include "relay/run.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
-#include "access/xlog_internal.h"
 #include "miscadmin.h"
 #include "read/scan.h"
 #include "store/store.h"
@@ -19,7 +17,6 @@ static bool is_careful(EsRun *run);
 static void send_page(EsRun *run, int64 safe);
 static void pass_over(EsRun *run, int64 position);
 static void reject_event(EsRun *run);
-static void flush_commits(void);
 
 /* how many events are passed over in one transaction */
 #define PASSED_MAX	50000
@@ -124,6 +121,7 @@ send_page(EsRun *run, int64 safe)
 
 	store = es_store_open(NameStr(run->relay->store), AccessShareLock);
 	es_store_check_acl(store, ACL_SELECT);
+	es_envelope_begin_page(run->envelope, store);
 	scan = es_scan_all(store, run->scanned, safe, GetActiveSnapshot(), NULL);
 	while ((slot = es_scan_next(scan)) != NULL)
 	{
@@ -147,7 +145,8 @@ send_page(EsRun *run, int64 safe)
 
 		if (!flushed)
 		{
-			flush_commits();
+			/* a crash must not undo what was sent */
+			es_position_make_durable(safe);
 			flushed = true;
 		}
 		if (!es_window_has_room(run->window, message.key_length + message.value_length))
@@ -163,6 +162,7 @@ send_page(EsRun *run, int64 safe)
 		}
 	}
 	es_scan_end(scan);
+	es_envelope_end_page(run->envelope);
 
 	run->full = result == ES_SEND_FULL;
 	run->complete = slot == NULL;
@@ -237,24 +237,4 @@ es_run_dead_letter(EsRun *run, int64 position, const char *reason)
 			(errmsg("relay \"%s\" at position " INT64_FORMAT ": the event is a dead letter now: %s",
 					NameStr(run->relay->name), position, reason)));
 	run->catalog_changed = true;
-}
-
-/*
- * flush_commits makes sure that a crash cannot undo what is about to be sent:
- * with synchronous_commit off a commit is visible before it is durable.
- */
-static void
-flush_commits(void)
-{
-	XLogRecPtr	end = GetXLogInsertRecPtr();
-
-	/*
-	 * That is where the next record begins.  At the start of a page it lies
-	 * behind the page's header, which is not written yet.
-	 */
-	if (XLogSegmentOffset(end, wal_segment_size) == SizeOfXLogLongPHD)
-		end -= SizeOfXLogLongPHD;
-	else if (end % XLOG_BLCKSZ == SizeOfXLogShortPHD)
-		end -= SizeOfXLogShortPHD;
-	XLogFlush(end);
 }
