@@ -15,7 +15,7 @@
 #include "relay/window.h"
 
 #define ES_BROKER_TEXT		512
-#define ES_MAX_HEADERS		16
+#define ES_MAX_HEADERS		32
 
 typedef struct EsHeader
 {
@@ -125,9 +125,13 @@ struct EsBrokerType
 	/* check_topic raises an error if the template cannot give a topic. */
 	void		(*check_topic) (const char *template);
 
-	/* topic writes the template's value for an event into a buffer. */
-	void		(*topic) (StringInfo buffer, const char *template, const char *store,
-						  const char *aggregate_type, const char *event_type);
+	/*
+	 * topic_value appends an event's value (UTF-8) to a topic's name, as far as
+	 * it can stand there; topic_end makes what stands in the buffer from begin
+	 * on a legal name.
+	 */
+	void		(*topic_value) (StringInfo buffer, const char *value, int length);
+	void		(*topic_end) (StringInfo buffer, int begin);
 
 	/* open returns a broker that connects by itself, or NULL and an error. */
 	EsBroker   *(*open) (List *options, const EsSender *sender, EsWindow *window,

@@ -60,6 +60,8 @@ static void report_broker(void);
 static bool is_stalled(void);
 static void save_position(bool now);
 static void wait_for_work(void);
+static bool is_finished(void);
+static void finish(void);
 static void give_up(void);
 static void reject_event(void);
 static void wait_for_people(void);
@@ -89,6 +91,7 @@ es_relay_main(Datum main_arg)
 	CacheRegisterSyscacheCallback(NAMESPACEOID, note_catalog_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, note_catalog_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, note_catalog_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, note_catalog_change, (Datum) 0);
 	CacheRegisterRelcacheCallback(note_relation_change, (Datum) 0);
 
 	run.window = es_window_create();
@@ -174,6 +177,11 @@ work(void)
 			if (run.rewound_total == run.window->total)
 				pause_after_failure();
 			run.rewound_total = run.window->total;
+		}
+		if (is_finished())
+		{
+			finish();
+			break;
 		}
 		save_position(false);
 		if (run.catalog_changed)
@@ -265,6 +273,7 @@ load_relay(void)
 		run.type = es_relay_options(run.relay, &options);
 		before = MemoryContextSwitchTo(run.context);
 		run.options = copyObject(options);
+		run.envelope = es_envelope_create(run.relay, run.type);
 		MemoryContextSwitchTo(before);
 	}
 	PopActiveSnapshot();
@@ -432,6 +441,34 @@ wait_for_work(void)
 }
 
 /*
+ * is_finished tells whether a relay that is to end has sent everything.
+ */
+static bool
+is_finished(void)
+{
+	return run.relay->to_position > 0 && run.positioned &&
+		run.scanned >= run.relay->to_position && es_window_pending(run.window) == 0;
+}
+
+/*
+ * finish notes that the relay has come to its end.
+ */
+static void
+finish(void)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	es_relay_finish(run.relay);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	ereport(LOG,
+			(errmsg("relay \"%s\" has sent everything up to position " INT64_FORMAT,
+					NameStr(run.relay->name), run.relay->to_position)));
+	run.saved = run.window->confirmed;
+	run.leave = true;
+}
+
+/*
  * give_up closes the broker after a failure; what is confirmed stays so.
  */
 static void
@@ -445,11 +482,19 @@ give_up(void)
 
 /*
  * reject_event deals with an event that the broker refuses for good: the relay
- * stops before it.
+ * goes on without it if it has dead letters, else it stops before it.
  */
 static void
 reject_event(void)
 {
+	if (!run.broker->failed)
+		run.broker->type->flush(run.broker, LEAVE_MS);
+	if (run.relay->content->dead_letter)
+	{
+		es_run_dead_letter(&run, run.broker->rejected, run.broker->reject_reason);
+		give_up();
+		return;
+	}
 	snprintf(run.stop, sizeof(run.stop), "event at position " INT64_FORMAT " is refused: %s",
 			 run.broker->rejected, run.broker->reject_reason);
 	run.stop_hint = "Have the broker accept it (or pass over it with es_seek_relay()), then call es_resume_relay().";

@@ -5,7 +5,7 @@
 #ifndef EVENTSRC_RUN_H
 #define EVENTSRC_RUN_H
 
-#include "relay/relay.h"
+#include "relay/envelope.h"
 #include "store/position.h"
 
 typedef struct EsRun
@@ -13,6 +13,7 @@ typedef struct EsRun
 	int64		id;
 	EsRelay    *relay;			/* in context */
 	const EsBrokerType *type;
+	EsEnvelope *envelope;		/* its messages, in context */
 	List	   *options;		/* of the server and user mapping, in context */
 	MemoryContext context;		/* one attempt */
 	MemoryContext event;		/* one event */
@@ -53,6 +54,7 @@ typedef struct EsRun
 /* send.c */
 extern void es_run_read(EsRun *run);
 extern bool es_run_has_room(EsRun *run);
+extern void es_run_dead_letter(EsRun *run, int64 position, const char *reason);
 
 /* progress.c */
 extern void es_run_position(EsRun *run);
