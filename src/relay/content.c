@@ -160,7 +160,7 @@ set_delivery(EsContent *content, const char *name, const JsonbValue *value, cons
 
 	if (strcmp(delivery, "exactly_once") != 0 && strcmp(delivery, "at_least_once") != 0)
 		refuse_choice(name, delivery, "exactly_once, at_least_once");
-	if (strcmp(delivery, "exactly_once") == 0 && type != NULL && type->last_position == NULL)
+	if (strcmp(delivery, "exactly_once") == 0 && type != NULL && !type->exactly_once)
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_RELAY),
 				 errmsg("brokers of type %s cannot take events exactly once", type->name),

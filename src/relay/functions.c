@@ -245,7 +245,7 @@ es_relay_delivery(const EsContent *content, const EsBrokerType *type)
 {
 	if (content->delivery != NULL)
 		return content->delivery;
-	return type->last_position != NULL ? "exactly_once" : "at_least_once";
+	return type->exactly_once ? "exactly_once" : "at_least_once";
 }
 
 /*

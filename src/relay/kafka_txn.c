@@ -82,7 +82,8 @@ static const char *const producer_properties[][2] = {
 	{"acks", "all"},
 	{"transaction.timeout.ms", "30000"},
 	{"delivery.report.only.error", "true"},
-	{"linger.ms", "1"},
+	/* the end of a batch does not wait for it */
+	{"linger.ms", "50"},
 	{"partitioner", "murmur2_random"},
 	{"socket.nagle.disable", "true"},
 };

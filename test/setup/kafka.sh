@@ -6,7 +6,8 @@
 #     kafka.sh kill9 FOLDER  kills it, as a crash would
 # up after down or kill9 starts the same broker again, at the same port, with what it had stored.
 # Fetching needs a user that may install packages; the rest runs as any user.
-# Settings: KAFKA_XMX (512m), KAFKA_PROPERTIES (a file with more properties, read at the first up).
+# Settings: KAFKA_XMX (512m), KAFKA_PROPERTIES (a file with more properties, read at the first up), KAFKA_PROXY (the
+# port of a proxy; where it is to connect to stands in FOLDER/behind).
 # shellcheck source=test/setup/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -97,6 +98,16 @@ configure() {
 	broker.heartbeat.interval.ms=500
 	broker.session.timeout.ms=2000
 	END
+    # a second door, for clients that come through a proxy and are to go on through it
+    if [ -n "${KAFKA_PROXY:-}" ]; then
+        free_port >"$dir/behind"
+        cat >>"$dir/server.properties" <<-END
+	listeners=PLAINTEXT://127.0.0.1:$port,PROXY://127.0.0.1:$(cat "$dir/behind"),CONTROLLER://127.0.0.1:$controller
+	advertised.listeners=PLAINTEXT://127.0.0.1:$port,PROXY://127.0.0.1:$KAFKA_PROXY
+	listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXY:PLAINTEXT,CONTROLLER:PLAINTEXT
+	inter.broker.listener.name=PLAINTEXT
+	END
+    fi
     [ -z "${KAFKA_PROPERTIES:-}" ] || cat "$KAFKA_PROPERTIES" >>"$dir/server.properties"
     cat >"$dir/log4j2.xml" <<-'END'
 	<Configuration status="WARN">
