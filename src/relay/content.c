@@ -160,7 +160,7 @@ set_delivery(EsContent *content, const char *name, const JsonbValue *value, cons
 
 	if (strcmp(delivery, "exactly_once") != 0 && strcmp(delivery, "at_least_once") != 0)
 		refuse_choice(name, delivery, "exactly_once, at_least_once");
-	if (strcmp(delivery, "exactly_once") == 0 && type != NULL && type->last_position == NULL)
+	if (strcmp(delivery, "exactly_once") == 0 && type != NULL && !type->exactly_once)
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_RELAY),
 				 errmsg("brokers of type %s cannot take events exactly once", type->name),
@@ -307,7 +307,8 @@ set_headers(EsContent *content, const char *name, const JsonbValue *value, const
 		if (content->nheaders == ES_MAX_OWN_HEADERS)
 			ereport(ERROR,
 					(errcode(ERRCODE_ES_INVALID_RELAY),
-					 errmsg("option \"%s\" must not have more than %d headers", name, ES_MAX_OWN_HEADERS)));
+					 errmsg("option \"%s\" must not have more than %d headers", name, ES_MAX_OWN_HEADERS),
+					 errhint("Put the rest into the data, by a transform function.")));
 		content->header_names[content->nheaders] = header;
 		content->header_values[content->nheaders++] = template;
 	}

@@ -480,6 +480,7 @@ give_up(void)
 {
 	run.retrying = true;
 	run.refused = Max(run.refused, run.broker->refused);
+	es_relay_status_progress(run.window->confirmed, run.window->total);
 	save_position(true);
 	close_broker();
 }
@@ -501,7 +502,7 @@ reject_event(void)
 	}
 	snprintf(run.stop, sizeof(run.stop), "event at position " INT64_FORMAT " is refused: %s",
 			 run.broker->rejected, run.broker->reject_reason);
-	run.stop_hint = "Have the broker accept it (or pass over it with es_seek_relay()), then call es_resume_relay().";
+	run.stop_hint = "Put right what refuses it (or pass over it with es_seek_relay()), then call es_resume_relay(); a relay with on_error dead_letter goes on by itself.";
 	give_up();
 	wait_for_people();
 }
