@@ -89,6 +89,8 @@ typedef struct EsBroker
 	bool		troubled;		/* out of reach or refusing; mends by itself */
 	bool		failed;			/* to be closed; what is unconfirmed must be
 								 * sent again */
+	bool		full;			/* takes nothing at present; wakes us when it
+								 * does */
 	bool		rewound;		/* all that was unconfirmed is undone and is to
 								 * be sent again over this connection */
 	bool		fenced;			/* somebody else sends in our place: the relay

@@ -22,6 +22,8 @@ static EsKafkaResult start(EsKafkaTxn *kafka, char *error, size_t error_size);
 static EsKafkaResult fence(EsKafkaTxn *kafka, int turn, char *error, size_t error_size);
 static EsKafkaResult claim(EsKafkaTxn *kafka, bool found, char *error, size_t error_size);
 static bool is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size);
+static void flush(EsKafkaTxn *kafka, int turn);
+static void wake(EsKafkaTxn *kafka);
 static EsKafkaResult commit(EsKafkaTxn *kafka, int turn, char *error, size_t error_size);
 static EsKafkaResult abort_all(EsKafkaTxn *kafka, char *error, size_t error_size);
 static EsKafkaResult judge(rd_kafka_t *producer, rd_kafka_error_t *problem,
@@ -54,6 +56,7 @@ es_kafka_thread_ask(EsKafkaTxn *kafka, EsKafkaJob job, int turn)
 	Assert(!kafka->busy && !kafka->finished);
 	kafka->job = job;
 	kafka->job_turn = turn;
+	kafka->flushed = false;
 	kafka->busy = true;
 	pthread_cond_signal(&kafka->asked);
 	pthread_mutex_unlock(&kafka->lock);
@@ -211,7 +214,10 @@ serve(void *argument)
 		if (job == ES_JOB_START)
 			result = start(kafka, error, sizeof(error));
 		else if (job == ES_JOB_COMMIT)
+		{
+			flush(kafka, turn);
 			result = commit(kafka, turn, error, sizeof(error));
+		}
 		else if (job == ES_JOB_ABORT)
 			result = abort_all(kafka, error, sizeof(error));
 		pthread_mutex_lock(&kafka->lock);
@@ -221,9 +227,7 @@ serve(void *argument)
 		kafka->busy = false;
 		kafka->finished = true;
 		pthread_cond_signal(&kafka->done);
-		/* a full pipe wakes as well */
-		if (write(kafka->pipe[1], "1", 1) < 0)
-			continue;
+		wake(kafka);
 	}
 	pthread_mutex_unlock(&kafka->lock);
 	return NULL;
@@ -338,6 +342,45 @@ is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size)
 			 " on timeline %u, this server is on timeline %u",
 			 record->progress.position, record->timeline, kafka->timeline);
 	return true;
+}
+
+/*
+ * flush waits until all messages of a transaction are in Kafka, and then lets
+ * the other producer have its way: messages that it sent earlier could come to
+ * stand before these.
+ */
+static void
+flush(EsKafkaTxn *kafka, int turn)
+{
+	rd_kafka_t *producer = kafka->turns[turn].producer;
+
+	while (!kafka->quit && rd_kafka_fatal_error(producer, NULL, 0) == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		bool		flushed = rd_kafka_flush(producer, ES_KAFKA_STEP_MS) == RD_KAFKA_RESP_ERR_NO_ERROR;
+		uint64		failures;
+
+		pthread_mutex_lock(&kafka->lock);
+		failures = kafka->failures;
+		pthread_mutex_unlock(&kafka->lock);
+		if (failures > 0)
+			return;
+		if (flushed)
+		{
+			kafka->flushed = true;
+			wake(kafka);
+			return;
+		}
+	}
+}
+
+/*
+ * wake wakes the relay's thread; a pipe that is full does so as well.
+ */
+static void
+wake(EsKafkaTxn *kafka)
+{
+	while (write(kafka->pipe[1], "1", 1) < 0 && errno == EINTR)
+		;
 }
 
 /*

@@ -4,10 +4,10 @@
  *
  * A transaction holds a batch of events and one record of the relay's progress
  * (kafka_progress.c).  Two producers take turns: while one commits, in a thread
- * (kafka_thread.c), the other takes the events that follow.  It commits only
- * after the first did, and if the first fails, both abort and the relay begins
- * anew with what is confirmed.  So batches grow with the load, and the order of
- * commits is that of the events.
+ * (kafka_thread.c), the other takes the events that follow, though not before
+ * all messages of the first are in Kafka, whose order is what consumers see.
+ * It commits only after the first did, and if the first fails, both abort and
+ * the relay begins anew with what is confirmed.  So batches grow with the load.
  *
  * A start fences whoever else sends for this relay.  Who is fenced leaves off.
  */
@@ -179,10 +179,12 @@ txn_send(EsBroker *broker, const EsMessage *message)
 
 	if (kafka->finished)
 		take_result(kafka);
+	if (kafka->flushed)
+		broker->full = false;
 	if (broker->failed)
 		return ES_SEND_FAILED;
 	turn = &kafka->turns[kafka->filling];
-	if (kafka->aborting || broker->rewound || kafka->cut || turn->count >= BATCH_EVENTS)
+	if (kafka->aborting || broker->rewound || kafka->cut || broker->full || turn->count >= BATCH_EVENTS)
 		return ES_SEND_FULL;
 	if (!turn->begun && !begin(kafka, turn))
 		return broker->failed ? ES_SEND_FAILED : ES_SEND_FULL;
@@ -214,7 +216,7 @@ txn_send(EsBroker *broker, const EsMessage *message)
 		/* what goes before it is delivered first */
 		if (es_window_pending(broker->window) > 0)
 		{
-			kafka->cut = true;
+			kafka->cut = turn->count > 0;
 			return ES_SEND_FULL;
 		}
 		es_broker_reject(broker, message->position, "topic \"%s\": %s",
@@ -251,6 +253,8 @@ txn_poll(EsBroker *broker)
 	(void) rd_kafka_poll(kafka->reader, 0);
 	take_notes(kafka);
 	take_result(kafka);
+	if (kafka->flushed)
+		broker->full = false;
 }
 
 /*
@@ -478,6 +482,7 @@ submit(EsKafkaTxn *kafka)
 		return;
 	}
 	kafka->cut = false;
+	broker->full = true;
 	es_kafka_thread_ask(kafka, ES_JOB_COMMIT, kafka->filling);
 	kafka->filling = 1 - kafka->filling;
 }
@@ -548,6 +553,7 @@ take_commit(EsKafkaTxn *kafka, EsKafkaResult result)
 		return;
 	}
 	turn->begun = false;
+	kafka->base.full = false;
 	if (turn->count > 0)
 		es_window_confirm_through(kafka->base.window, turn->last_sequence);
 	turn->count = 0;
@@ -562,7 +568,7 @@ take_commit(EsKafkaTxn *kafka, EsKafkaResult result)
 static void
 take_abort(EsKafkaTxn *kafka, EsKafkaResult result)
 {
-	kafka->aborting = kafka->cut = false;
+	kafka->aborting = kafka->cut = kafka->base.full = false;
 	if (result != ES_KAFKA_OK)
 	{
 		kafka->base.failed = true;

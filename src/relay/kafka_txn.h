@@ -71,6 +71,8 @@ typedef struct EsKafkaTxn
 	EsKafkaJob	job;			/* what is to be done or was done */
 	int			job_turn;
 	bool		busy;			/* the thread has yet to do it */
+	volatile bool flushed;		/* the transaction that is being committed has
+								 * all its messages in Kafka */
 	volatile bool finished;		/* done, and the result is not taken yet */
 	EsKafkaResult result;
 	char		result_text[ES_BROKER_TEXT];

@@ -409,17 +409,13 @@ wait_for_work(void)
 {
 	bool		idle = es_window_pending(run.window) == 0;
 
-	if (!run.positioned)
+	/* new events are of no interest now */
+	if (!run.positioned || (run.full && !idle) || !es_run_has_room(&run))
 	{
 		wait_on_latch(run.broker->wake, BUSY_MS, wait_broker);
 		return;
 	}
-	if (run.full && !idle)
-	{
-		wait_on_latch(run.broker->wake, BUSY_MS, wait_broker);
-		return;
-	}
-	if (!run.complete && es_run_has_room(&run))
+	if (!run.complete)
 		return;
 	if (idle)
 		save_position(true);
@@ -429,7 +425,7 @@ wait_for_work(void)
 	 * us
 	 */
 	ConditionVariablePrepareToSleep(&run.database->moved);
-	if (!es_run_has_room(&run) || pg_atomic_read_u64(&run.database->moves) == run.moves)
+	if (pg_atomic_read_u64(&run.database->moves) == run.moves)
 		wait_on_latch(run.broker->wake, idle ? IDLE_MS : BUSY_MS,
 					  idle ? wait_idle : wait_broker);
 	ConditionVariableCancelSleep();

@@ -75,6 +75,8 @@ es_run_read(EsRun *run)
 bool
 es_run_has_room(EsRun *run)
 {
+	if (run->broker->full)
+		return false;
 	if (is_careful(run))
 		return es_window_pending(run->window) == 0;
 	return es_window_pending(run->window) <= ES_WINDOW_EVENTS / 2 &&
