@@ -39,6 +39,7 @@
 #define SAVE_MS			200		/* how often a busy relay stores its position */
 #define STALL_MS		10000	/* without any confirmation, something is
 								 * wrong */
+#define REJECT_MS		5000	/* the same before an event that is refused */
 #define LEAVE_MS		1000	/* how long confirmations are awaited at the
 								 * end */
 
@@ -489,7 +490,7 @@ static void
 reject_event(void)
 {
 	if (!run.broker->failed)
-		run.broker->type->flush(run.broker, LEAVE_MS);
+		run.broker->type->flush(run.broker, REJECT_MS);
 	if (run.relay->content->dead_letter)
 	{
 		es_run_dead_letter(&run, run.broker->rejected, run.broker->reject_reason);
