@@ -35,6 +35,7 @@ typedef struct ReadState
 	FunctionCallInfo fcinfo;	/* holds the arguments' values */
 	int			ncolumns;		/* so many of the columns are wanted */
 	bool		whole_row;		/* and the row as one value */
+	bool		as_stored;		/* the rows of the table do as they are */
 
 	MemoryContext context;		/* holds the read */
 	EsRead	   *read;			/* NULL: not begun */
@@ -148,8 +149,19 @@ find_columns(ReadState *state)
 	/* without a projection, the parent gets all that we return */
 	if (state->css.ss.ps.ps_ProjInfo == NULL)
 	{
+		PlanState  *ps = &state->css.ss.ps;
+
 		state->ncolumns = Min(slot->tts_tupleDescriptor->natts, ES_NATTS);
 		state->whole_row = slot->tts_tupleDescriptor->natts > ES_NATTS;
+
+		/* nor are there conditions, which are compiled for our slot */
+		if (plan->qual == NIL && slot->tts_tupleDescriptor->natts == ES_NATTS)
+		{
+			state->as_stored = true;
+			ps->scanopsfixed = ps->resultopsfixed = false;
+			ps->scanops = ps->resultops = NULL;
+			ps->scanopsset = ps->resultopsset = true;
+		}
 	}
 	else
 		(void) note_column((Node *) plan->targetlist, state);
@@ -198,7 +210,7 @@ recheck(ScanState *ss, TupleTableSlot *slot)
 }
 
 /*
- * next_event returns the next event as it lies on its page, in parts.
+ * next_event returns the next event: its row, or the columns that are wanted.
  */
 static TupleTableSlot *
 next_event(ScanState *ss)
@@ -211,6 +223,8 @@ next_event(ScanState *ss)
 	event = read_one(state);
 	if (event == NULL)
 		return slot;
+	if (state->as_stored && event->tts_tupleDescriptor->natts == ES_NATTS)
+		return event;
 	if (state->ncolumns > 0)
 	{
 		slot_getsomeattrs(event, state->ncolumns);

@@ -94,7 +94,8 @@ es_replay_relay(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
-				 errmsg("from_position must not be null")));
+				 errmsg("from_position must not be null"),
+				 errhint("0 begins with the first event.")));
 	relay->position = es_relay_check_position(PG_GETARG_INT64(2), "from_position");
 	relay->to_position = PG_ARGISNULL(3) ? es_position_safe() : PG_GETARG_INT64(3);
 	if (relay->to_position <= relay->position)
@@ -102,7 +103,8 @@ es_replay_relay(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
 				 errmsg("to_position must be greater than from_position"),
 				 errdetail("They are " INT64_FORMAT " and " INT64_FORMAT ".",
-						   relay->to_position, relay->position)));
+						   relay->to_position, relay->position),
+				 errhint("NULL for to_position sends what there is now.")));
 	if (PG_ARGISNULL(4))
 		name_replay(name, NameStr(relay->name));
 	else
@@ -112,7 +114,8 @@ es_replay_relay(PG_FUNCTION_ARGS)
 	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_RELAY),
-				 errmsg("relay \"%s\" cannot send: %s", NameStr(relay->name), problem)));
+				 errmsg("relay \"%s\" cannot send: %s", NameStr(relay->name), problem),
+				 errhint("Put that right first.")));
 	relay->name = *name;
 	relay->retry_of = 0;
 	es_relay_add(relay);

@@ -307,7 +307,8 @@ set_headers(EsContent *content, const char *name, const JsonbValue *value, const
 		if (content->nheaders == ES_MAX_OWN_HEADERS)
 			ereport(ERROR,
 					(errcode(ERRCODE_ES_INVALID_RELAY),
-					 errmsg("option \"%s\" must not have more than %d headers", name, ES_MAX_OWN_HEADERS)));
+					 errmsg("option \"%s\" must not have more than %d headers", name, ES_MAX_OWN_HEADERS),
+					 errhint("Put the rest into the data, by a transform function.")));
 		content->header_names[content->nheaders] = header;
 		content->header_values[content->nheaders++] = template;
 	}

@@ -151,7 +151,8 @@ letter_argument(FunctionCallInfo fcinfo, const EsRelay *relay)
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
-				 errmsg("position must not be null")));
+				 errmsg("position must not be null"),
+				 errhint("The view es_dead_letters lists the positions.")));
 	values[0] = Int64GetDatum(relay->id);
 	values[1] = PG_GETARG_DATUM(1);
 	SPI_connect();

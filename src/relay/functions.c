@@ -58,7 +58,8 @@ es_create_relay(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(5))
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
-				 errmsg("options must not be null")));
+				 errmsg("options must not be null"),
+				 errhint("Leave them out, or pass '{}'.")));
 	relay.options = PG_GETARG_JSONB_P(5);
 
 	store = es_store_open(es_store_name_arg(fcinfo, 6), AccessShareLock);
@@ -208,7 +209,8 @@ es_relay_topic_argument(FunctionCallInfo fcinfo, int argno)
 	if (PG_ARGISNULL(argno))
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
-				 errmsg("topic must not be null")));
+				 errmsg("topic must not be null"),
+				 errhint("For example '{store}.{aggregate_type}'.")));
 	return text_to_cstring(PG_GETARG_TEXT_PP(argno));
 }
 

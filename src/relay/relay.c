@@ -39,6 +39,7 @@
 #define SAVE_MS			200		/* how often a busy relay stores its position */
 #define STALL_MS		10000	/* without any confirmation, something is
 								 * wrong */
+#define REJECT_MS		5000	/* the same before an event that is refused */
 #define LEAVE_MS		1000	/* how long confirmations are awaited at the
 								 * end */
 
@@ -476,6 +477,7 @@ give_up(void)
 {
 	run.retrying = true;
 	run.refused = Max(run.refused, run.broker->refused);
+	es_relay_status_progress(run.window->confirmed, run.window->total);
 	save_position(true);
 	close_broker();
 }
@@ -488,7 +490,7 @@ static void
 reject_event(void)
 {
 	if (!run.broker->failed)
-		run.broker->type->flush(run.broker, LEAVE_MS);
+		run.broker->type->flush(run.broker, REJECT_MS);
 	if (run.relay->content->dead_letter)
 	{
 		es_run_dead_letter(&run, run.broker->rejected, run.broker->reject_reason);
@@ -497,7 +499,7 @@ reject_event(void)
 	}
 	snprintf(run.stop, sizeof(run.stop), "event at position " INT64_FORMAT " is refused: %s",
 			 run.broker->rejected, run.broker->reject_reason);
-	run.stop_hint = "Have the broker accept it (or pass over it with es_seek_relay()), then call es_resume_relay().";
+	run.stop_hint = "Put right what refuses it (or pass over it with es_seek_relay()), then call es_resume_relay(); a relay with on_error dead_letter goes on by itself.";
 	give_up();
 	wait_for_people();
 }

@@ -69,7 +69,7 @@ es_select_check(const char *function, const char *option, Oid result)
 {
 	Oid			types[] = {es_event_type()};
 	List	   *names = textToQualifiedNameList(cstring_to_text(function));
-	Oid			oid = LookupFuncName(names, 1, types, true);
+	Oid			oid = list_length(names) <= 2 ? LookupFuncName(names, 1, types, true) : InvalidOid;
 	HeapTuple	tuple;
 	Form_pg_proc procedure;
 	char	   *name;

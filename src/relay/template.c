@@ -60,7 +60,7 @@ es_template_problem(const char *text)
 			const char *after = match_field(p, &field);
 
 			if (after == NULL)
-				return psprintf("No such field: %.80s", p);
+				return psprintf("No such field: %.80s.", p);
 			p = after;
 		}
 		else if (*p == '}')

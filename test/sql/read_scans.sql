@@ -156,6 +156,14 @@ BEGIN
 END
 $$;
 
+-- whole rows go to the parent as they are stored
+CREATE TEMP TABLE copied AS SELECT * FROM es_read_stream('Order', '1');
+INSERT INTO copied SELECT * FROM es_read_stream('Order', '1');
+SELECT count(*), count(DISTINCT c) FROM copied c;
+SELECT count(*) FROM (SELECT DISTINCT * FROM es_read_stream('Order', '1')) e;
+SELECT version, x ->> 'version' AS same FROM (SELECT e.version, to_jsonb(e) x FROM (SELECT * FROM es_read_stream('Order', '1') OFFSET 0) e ORDER BY e.data, e.version DESC LIMIT 1) y;
+DROP TABLE copied;
+
 DROP VIEW regress_scan.orders;
 SELECT es_drop_store('regress_scan', 'regress_scan');
 DROP ROLE regress_scan_reader;
