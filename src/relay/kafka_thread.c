@@ -326,7 +326,8 @@ claim(EsKafkaTxn *kafka, bool found, char *error, size_t error_size)
 
 /*
  * is_superseded tells whether the record was written by a server that took
- * over from ours: one of a later timeline, or one that fenced this process.
+ * over from ours: one of a later timeline, or one that fenced this process.  A
+ * seek made here since then takes it back.
  */
 static bool
 is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size)
@@ -334,6 +335,7 @@ is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size)
 	EsKafkaRecord *record = &kafka->record;
 
 	if (record->timeline < kafka->timeline ||
+		record->progress.epoch < kafka->epoch ||
 		record->writer == kafka->writer ||
 		(record->timeline == kafka->timeline && !kafka->was_fenced))
 		return false;

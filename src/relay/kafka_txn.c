@@ -198,6 +198,7 @@ txn_send(EsBroker *broker, const EsMessage *message)
 		turn->last_sequence = es_window_add(broker->window, message->position,
 											message->key_length + message->value_length);
 		turn->count++;
+		kafka->ended = false;
 		turn->progress.position = turn->progress.event_position = message->position;
 		memcpy(turn->progress.event_id, message->event_id, length);
 		turn->progress.event_id[length] = '\0';
@@ -237,6 +238,7 @@ txn_end_batch(EsBroker *broker, int64 position)
 	EsKafkaTxn *kafka = (EsKafkaTxn *) broker;
 
 	kafka->scanned = position;
+	kafka->ended = true;
 	submit(kafka);
 }
 
@@ -560,7 +562,10 @@ take_commit(EsKafkaTxn *kafka, EsKafkaResult result)
 	turn->count = 0;
 	kafka->recorded = turn->progress.position;
 	kafka->base.troubled = false;
-	submit(kafka);
+
+	/* in the middle of a page the batch goes on growing */
+	if (kafka->ended)
+		submit(kafka);
 }
 
 /*

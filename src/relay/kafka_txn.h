@@ -55,7 +55,8 @@ typedef struct EsKafkaTxn
 	bool		found;			/* started found a record */
 	int			filling;		/* the turn that takes events */
 	bool		aborting;
-	bool		cut;			/* this batch goes, however small */
+	bool		cut;			/* this batch takes no more */
+	bool		ended;			/* all that was read is in the batch */
 	int64		scanned;
 	int64		recorded;		/* position of the last committed record */
 	TimestampTz started_at;
