@@ -33,7 +33,7 @@ typedef struct EsKafkaLogLine
 {
 	int			level;
 	char		facility[32];
-	char		text[ES_KAFKA_LOG_LENGTH];
+	char text[	ES_KAFKA_LOG_LENGTH];
 } EsKafkaLogLine;
 
 typedef struct EsKafkaTxn
@@ -98,8 +98,8 @@ extern bool es_kafka_thread_wait(EsKafkaTxn *kafka, int timeout_ms);
 extern void es_kafka_thread_end(EsKafkaTxn *kafka);
 
 /* callbacks, in any thread */
-extern void es_kafka_note_delivery(rd_kafka_t *client, const rd_kafka_message_t *message, void *opaque);
-extern void es_kafka_note_error(rd_kafka_t *client, int error, const char *reason, void *opaque);
-extern void es_kafka_note_log(const rd_kafka_t *client, int level, const char *facility, const char *text);
+extern void es_kafka_note_delivery(rd_kafka_t * client, const rd_kafka_message_t *message, void *opaque);
+extern void es_kafka_note_error(rd_kafka_t * client, int error, const char *reason, void *opaque);
+extern void es_kafka_note_log(const rd_kafka_t * client, int level, const char *facility, const char *text);
 
 #endif							/* EVENTSRC_KAFKA_TXN_H */
