@@ -228,9 +228,8 @@ wait_for_relay($standby, q{lag_events = 0 AND state = 'running'});
 my $position = $standby->safe_psql('postgres', 'SELECT max(global_position) FROM es.events');
 $standby->safe_psql('postgres', q{SELECT es_pause_relay('orders')});
 wait_for_relay($standby, q{pid IS NULL});
-my ($topic) = $standby->safe_psql('postgres',
-	q{SELECT format('eventsrc.progress.%s.%s.%s', system_identifier, (SELECT oid FROM pg_database WHERE datname = 'postgres'), r.id)
-	  FROM pg_control_system(), eventsrc.relays r});
+my $topic = $standby->safe_psql('postgres',
+	q{SELECT format('eventsrc.progress.%s.%s.%s', system_identifier, database, id) FROM eventsrc.relays});
 my @records = $kafka->messages($topic);
 is($records[-1]{headers}{position}, $position, 'the last record of the progress names the last event');
 my $key = $records[-1]{key};
