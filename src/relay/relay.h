@@ -108,6 +108,9 @@ extern bool es_relay_status_read(int64 relay, EsRelayStatus *status);
 extern List *es_relay_status_ids(void);
 extern void es_relay_status_release(int64 relay);
 
+/* relay.c: what log lines of this process begin with */
+extern const char *es_relay_title(void);
+
 /* supervise.c */
 extern void es_relay_init(void);	/* called by _PG_init */
 

@@ -107,7 +107,8 @@ configure() {
 	listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller,SECURE://127.0.0.1:$secure
 	advertised.listeners=PLAINTEXT://127.0.0.1:$port,SECURE://localhost:$secure
 	listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
-	listener.name.secure.sasl.enabled.mechanisms=SCRAM-SHA-512
+	listener.name.secure.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512
+	listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_relay="$KAFKA_PASSWORD";
 	listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 	listener.name.secure.ssl.keystore.type=PEM
 	listener.name.secure.ssl.keystore.location=$KAFKA_SECURE
