@@ -91,8 +91,8 @@ typedef struct EsBroker
 								 * sent again */
 	bool		full;			/* takes nothing at present; wakes us when it
 								 * does */
-	bool		rewound;		/* all that was unconfirmed is undone and is to
-								 * be sent again over this connection */
+	bool		rewound;		/* all that was unconfirmed is undone and is
+								 * to be sent again over this connection */
 	bool		fenced;			/* somebody else sends in our place: the relay
 								 * must not go on by itself */
 	int64		refused;		/* no event beyond this position was refused */
@@ -126,9 +126,9 @@ struct EsBrokerType
 	void		(*check_topic) (const char *template);
 
 	/*
-	 * topic_value appends an event's value (UTF-8) to a topic's name, as far as
-	 * it can stand there; topic_end makes what stands in the buffer from begin
-	 * on a legal name.
+	 * topic_value appends an event's value (UTF-8) to a topic's name, as far
+	 * as it can stand there; topic_end makes what stands in the buffer from
+	 * begin on a legal name.
 	 */
 	void		(*topic_value) (StringInfo buffer, const char *value, int length);
 	void		(*topic_end) (StringInfo buffer, int begin);
