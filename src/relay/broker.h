@@ -86,13 +86,13 @@ typedef struct EsBroker
 	const EsBrokerType *type;
 	EsWindow   *window;			/* what was sent and is not confirmed */
 	pgsocket	wake;			/* readable when poll() has something to do */
+	bool		busy;			/* send() takes nothing until poll() clears
+								 * this */
 	bool		troubled;		/* out of reach or refusing; mends by itself */
 	bool		failed;			/* to be closed; what is unconfirmed must be
 								 * sent again */
-	bool		full;			/* takes nothing at present; wakes us when it
-								 * does */
-	bool		rewound;		/* all that was unconfirmed is undone and is
-								 * to be sent again over this connection */
+	bool		rewound;		/* all that was unconfirmed is undone and is to
+								 * be sent again over this connection */
 	bool		fenced;			/* somebody else sends in our place: the relay
 								 * must not go on by itself */
 	int64		refused;		/* no event beyond this position was refused */

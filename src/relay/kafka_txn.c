@@ -82,7 +82,8 @@ static const char *const producer_properties[][2] = {
 	{"acks", "all"},
 	{"transaction.timeout.ms", "30000"},
 	{"delivery.report.only.error", "true"},
-	{"linger.ms", "1"},
+	/* the end of a batch does not wait for it */
+	{"linger.ms", "50"},
 	{"partitioner", "murmur2_random"},
 	{"socket.nagle.disable", "true"},
 	{"ssl.endpoint.identification.algorithm", "https"},
@@ -182,11 +183,11 @@ txn_send(EsBroker *broker, const EsMessage *message)
 	if (kafka->finished)
 		take_result(kafka);
 	if (kafka->flushed)
-		broker->full = false;
+		broker->busy = false;
 	if (broker->failed)
 		return ES_SEND_FAILED;
 	turn = &kafka->turns[kafka->filling];
-	if (kafka->aborting || broker->rewound || kafka->cut || broker->full || turn->count >= BATCH_EVENTS)
+	if (kafka->aborting || broker->rewound || kafka->cut || broker->busy || turn->count >= BATCH_EVENTS)
 		return ES_SEND_FULL;
 	if (!turn->begun && !begin(kafka, turn))
 		return broker->failed ? ES_SEND_FAILED : ES_SEND_FULL;
@@ -256,7 +257,7 @@ txn_poll(EsBroker *broker)
 	take_notes(kafka);
 	take_result(kafka);
 	if (kafka->flushed)
-		broker->full = false;
+		broker->busy = false;
 }
 
 /*
@@ -484,7 +485,7 @@ submit(EsKafkaTxn *kafka)
 		return;
 	}
 	kafka->cut = false;
-	broker->full = true;
+	broker->busy = true;
 	es_kafka_thread_ask(kafka, ES_JOB_COMMIT, kafka->filling);
 	kafka->filling = 1 - kafka->filling;
 }
@@ -555,7 +556,7 @@ take_commit(EsKafkaTxn *kafka, EsKafkaResult result)
 		return;
 	}
 	turn->begun = false;
-	kafka->base.full = false;
+	kafka->base.busy = false;
 	if (turn->count > 0)
 		es_window_confirm_through(kafka->base.window, turn->last_sequence);
 	turn->count = 0;
@@ -570,7 +571,7 @@ take_commit(EsKafkaTxn *kafka, EsKafkaResult result)
 static void
 take_abort(EsKafkaTxn *kafka, EsKafkaResult result)
 {
-	kafka->aborting = kafka->cut = kafka->base.full = false;
+	kafka->aborting = kafka->cut = kafka->base.busy = false;
 	if (result != ES_KAFKA_OK)
 	{
 		kafka->base.failed = true;

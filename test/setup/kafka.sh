@@ -9,6 +9,8 @@
 # Settings: KAFKA_XMX (512m), KAFKA_PROPERTIES (a file with more properties, read at the first up),
 # KAFKA_SECURE (a PEM file with a private key and its certificate for localhost: the broker listens with
 # SASL_SSL, too, at the address in FOLDER/secure, and knows the user relay, password in KAFKA_PASSWORD).
+# KAFKA_PROXY (the port of a proxy: clients that come by it are sent to it again; it is to connect to 127.0.0.1 at
+# the port in FOLDER/behind).
 # shellcheck source=test/setup/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -100,6 +102,16 @@ configure() {
 	broker.heartbeat.interval.ms=500
 	broker.session.timeout.ms=2000
 	END
+    # a second door, for clients that come through a proxy and are to go on through it
+    if [ -n "${KAFKA_PROXY:-}" ]; then
+        free_port >"$dir/behind"
+        cat >>"$dir/server.properties" <<-END
+	listeners=PLAINTEXT://127.0.0.1:$port,PROXY://127.0.0.1:$(cat "$dir/behind"),CONTROLLER://127.0.0.1:$controller
+	advertised.listeners=PLAINTEXT://127.0.0.1:$port,PROXY://127.0.0.1:$KAFKA_PROXY
+	listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXY:PLAINTEXT,CONTROLLER:PLAINTEXT
+	inter.broker.listener.name=PLAINTEXT
+	END
+    fi
     if [ -n "${KAFKA_SECURE:-}" ]; then
         secure=$(free_port)
         while [ "$secure" = "$port" ] || [ "$secure" = "$controller" ]; do secure=$(free_port); done
