@@ -23,6 +23,7 @@ act=${1:?fetch, up, down or kill9}
 # fetch gets the jars.
 fetch() {
     need_java
+    command -v openssl >/dev/null || need_packages openssl
     [ ! -e "$jars/ok" ] || return 0
     say "fetching Apache Kafka $KAFKA from Maven Central into $jars"
     command -v mvn >/dev/null || need_packages maven
