@@ -429,6 +429,15 @@ wait_for_work(void)
 	if (!run.positioned || (run.full && !idle) || !es_run_has_room(&run))
 	{
 		wait_on_latch(run.broker->wake, BUSY_MS, wait_broker);
+
+		/* what is wrong may be put right in the catalogs */
+		if (run.broker->troubled || !run.positioned)
+		{
+			StartTransactionCommand();
+			CommitTransactionCommand();
+			if (es_relay_status_nudged())
+				run.catalog_changed = true;
+		}
 		return;
 	}
 	if (!run.complete)
