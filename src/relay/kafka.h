@@ -15,17 +15,17 @@
 
 /* --- clients (kafka_client.c) --- */
 
-extern rd_kafka_conf_t *es_kafka_configure(const char *const (*properties)[2], int count,
+extern rd_kafka_conf_t *es_kafka_configure(const char *const(*properties)[2], int count,
 										   List *options, char *error, size_t error_size);
-extern rd_kafka_t *es_kafka_start(rd_kafka_type_t kind, rd_kafka_conf_t *conf,
-								  char *error, size_t error_size);
+extern rd_kafka_t * es_kafka_start(rd_kafka_type_t kind, rd_kafka_conf_t *conf,
+								   char *error, size_t error_size);
 extern const char *es_kafka_addresses(List *options);
 extern bool es_kafka_is_mock(List *options);
 extern bool es_kafka_open_pipe(int *pipe, char *error, size_t error_size);
 extern void es_kafka_empty_pipe(int *pipe);
-extern void es_kafka_wake_by(rd_kafka_t *client, int *pipe);
+extern void es_kafka_wake_by(rd_kafka_t * client, int *pipe);
 extern bool es_kafka_is_final(rd_kafka_resp_err_t error);
-extern rd_kafka_error_t *es_kafka_produce(rd_kafka_t *producer, const EsMessage *message,
+extern rd_kafka_error_t *es_kafka_produce(rd_kafka_t * producer, const EsMessage *message,
 										  uint64 sequence);
 extern void es_kafka_log(int level, const char *facility, const char *text);
 
@@ -53,12 +53,12 @@ typedef enum EsKafkaResult
  * What follows may run in any thread: it touches nothing of PostgreSQL.  quit
  * is looked at every ES_KAFKA_STEP_MS.
  */
-extern EsKafkaResult es_kafka_provide_topic(rd_kafka_t *client, const char *topic,
+extern EsKafkaResult es_kafka_provide_topic(rd_kafka_t * client, const char *topic,
 											volatile bool *quit, char *error, size_t error_size);
-extern EsKafkaResult es_kafka_read_record(rd_kafka_t *reader, const char *topic, const char *key,
+extern EsKafkaResult es_kafka_read_record(rd_kafka_t * reader, const char *topic, const char *key,
 										  EsKafkaRecord *record, volatile bool *quit,
 										  char *error, size_t error_size);
-extern rd_kafka_error_t *es_kafka_produce_record(rd_kafka_t *producer, const char *topic,
+extern rd_kafka_error_t *es_kafka_produce_record(rd_kafka_t * producer, const char *topic,
 												 const char *key, const EsKafkaRecord *record);
 
 /* --- exactly once (kafka_txn.c) --- */

@@ -15,7 +15,7 @@
  * server's options; on failure NULL and an error.
  */
 rd_kafka_conf_t *
-es_kafka_configure(const char *const (*properties)[2], int count, List *options,
+es_kafka_configure(const char *const(*properties)[2], int count, List *options,
 				   char *error, size_t error_size)
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
@@ -145,7 +145,7 @@ es_kafka_empty_pipe(int *ends)
  * es_kafka_wake_by makes a pipe readable when a client has something to say.
  */
 void
-es_kafka_wake_by(rd_kafka_t *client, int *ends)
+es_kafka_wake_by(rd_kafka_t * client, int *ends)
 {
 	rd_kafka_queue_t *queue = rd_kafka_queue_get_main(client);
 
@@ -180,7 +180,7 @@ es_kafka_is_final(rd_kafka_resp_err_t error)
  * will be reported by the sequence number.
  */
 rd_kafka_error_t *
-es_kafka_produce(rd_kafka_t *producer, const EsMessage *message, uint64 sequence)
+es_kafka_produce(rd_kafka_t * producer, const EsMessage *message, uint64 sequence)
 {
 	rd_kafka_vu_t args[6 + ES_MAX_HEADERS];
 	int			n = 0;

@@ -19,9 +19,9 @@
 /* how many offsets before the end are read first; each transaction takes two */
 #define TAIL	64
 
-static bool topic_exists(rd_kafka_t *client, const char *topic, bool *exists,
+static bool topic_exists(rd_kafka_t * client, const char *topic, bool *exists,
 						 char *error, size_t error_size);
-static EsKafkaResult create_topic(rd_kafka_t *client, const char *topic, volatile bool *quit,
+static EsKafkaResult create_topic(rd_kafka_t * client, const char *topic, volatile bool *quit,
 								  char *error, size_t error_size);
 static EsKafkaResult read_from(rd_kafka_topic_t *topic, int64_t offset, const char *key,
 							   EsKafkaRecord *record, volatile bool *quit,
@@ -33,7 +33,7 @@ static bool header_of(rd_kafka_headers_t *headers, const char *name, char *buffe
  * es_kafka_provide_topic creates the topic unless it exists.
  */
 EsKafkaResult
-es_kafka_provide_topic(rd_kafka_t *client, const char *topic, volatile bool *quit,
+es_kafka_provide_topic(rd_kafka_t * client, const char *topic, volatile bool *quit,
 					   char *error, size_t error_size)
 {
 	bool		exists;
@@ -58,7 +58,7 @@ es_kafka_provide_topic(rd_kafka_t *client, const char *topic, volatile bool *qui
  * are committed.
  */
 EsKafkaResult
-es_kafka_read_record(rd_kafka_t *reader, const char *topic, const char *key,
+es_kafka_read_record(rd_kafka_t * reader, const char *topic, const char *key,
 					 EsKafkaRecord *record, volatile bool *quit,
 					 char *error, size_t error_size)
 {
@@ -91,7 +91,7 @@ es_kafka_read_record(rd_kafka_t *reader, const char *topic, const char *key,
  * es_kafka_produce_record adds a record to the producer's transaction.
  */
 rd_kafka_error_t *
-es_kafka_produce_record(rd_kafka_t *producer, const char *topic, const char *key,
+es_kafka_produce_record(rd_kafka_t * producer, const char *topic, const char *key,
 						const EsKafkaRecord *record)
 {
 	const EsProgress *progress = &record->progress;
@@ -143,7 +143,7 @@ es_kafka_produce_record(rd_kafka_t *producer, const char *topic, const char *key
  * topic_exists asks whether there is such a topic; false if there is no answer.
  */
 static bool
-topic_exists(rd_kafka_t *client, const char *topic, bool *exists, char *error, size_t error_size)
+topic_exists(rd_kafka_t * client, const char *topic, bool *exists, char *error, size_t error_size)
 {
 	rd_kafka_topic_t *handle = rd_kafka_topic_new(client, topic, NULL);
 	const struct rd_kafka_metadata *metadata;
@@ -170,7 +170,7 @@ topic_exists(rd_kafka_t *client, const char *topic, bool *exists, char *error, s
  * lets the topic appear.
  */
 static EsKafkaResult
-create_topic(rd_kafka_t *client, const char *topic, volatile bool *quit,
+create_topic(rd_kafka_t * client, const char *topic, volatile bool *quit,
 			 char *error, size_t error_size)
 {
 	static const char *const settings[][2] = {

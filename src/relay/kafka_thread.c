@@ -26,7 +26,7 @@ static void flush(EsKafkaTxn *kafka, int turn);
 static void wake(EsKafkaTxn *kafka);
 static EsKafkaResult commit(EsKafkaTxn *kafka, int turn, char *error, size_t error_size);
 static EsKafkaResult abort_all(EsKafkaTxn *kafka, char *error, size_t error_size);
-static EsKafkaResult judge(rd_kafka_t *producer, rd_kafka_error_t *problem,
+static EsKafkaResult judge(rd_kafka_t * producer, rd_kafka_error_t *problem,
 						   char *error, size_t error_size);
 static void copy_text(char *target, const char *source, size_t size);
 
@@ -127,7 +127,7 @@ es_kafka_thread_end(EsKafkaTxn *kafka)
  * only follows.
  */
 void
-es_kafka_note_delivery(rd_kafka_t *client, const rd_kafka_message_t *message, void *opaque)
+es_kafka_note_delivery(rd_kafka_t * client, const rd_kafka_message_t *message, void *opaque)
 {
 	EsKafkaTxn *kafka = opaque;
 
@@ -153,7 +153,7 @@ es_kafka_note_delivery(rd_kafka_t *client, const rd_kafka_message_t *message, vo
  * es_kafka_note_error notes an error of a whole client.
  */
 void
-es_kafka_note_error(rd_kafka_t *client, int error, const char *reason, void *opaque)
+es_kafka_note_error(rd_kafka_t * client, int error, const char *reason, void *opaque)
 {
 	EsKafkaTxn *kafka = opaque;
 
@@ -173,7 +173,7 @@ es_kafka_note_error(rd_kafka_t *client, int error, const char *reason, void *opa
  * lost if there are too many.
  */
 void
-es_kafka_note_log(const rd_kafka_t *client, int level, const char *facility, const char *text)
+es_kafka_note_log(const rd_kafka_t * client, int level, const char *facility, const char *text)
 {
 	EsKafkaTxn *kafka = rd_kafka_opaque(client);
 
@@ -326,7 +326,8 @@ claim(EsKafkaTxn *kafka, bool found, char *error, size_t error_size)
 
 /*
  * is_superseded tells whether the record was written by a server that took
- * over from ours: one of a later timeline, or one that fenced this process.
+ * over from ours: one of a later timeline, or one that fenced this process.  A
+ * seek made here since then takes it back.
  */
 static bool
 is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size)
@@ -334,6 +335,7 @@ is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size)
 	EsKafkaRecord *record = &kafka->record;
 
 	if (record->timeline < kafka->timeline ||
+		record->progress.epoch < kafka->epoch ||
 		record->writer == kafka->writer ||
 		(record->timeline == kafka->timeline && !kafka->was_fenced))
 		return false;
@@ -434,7 +436,7 @@ abort_all(EsKafkaTxn *kafka, char *error, size_t error_size)
  * judge says what follows from an error that is not retriable.
  */
 static EsKafkaResult
-judge(rd_kafka_t *producer, rd_kafka_error_t *problem, char *error, size_t error_size)
+judge(rd_kafka_t * producer, rd_kafka_error_t *problem, char *error, size_t error_size)
 {
 	rd_kafka_resp_err_t code = rd_kafka_error_code(problem);
 	rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(producer, NULL, 0);

@@ -44,8 +44,8 @@ static void name_things(EsKafkaTxn *kafka, const EsSender *sender);
 static uint64 writer_id(void);
 static bool start_clients(EsKafkaTxn *kafka, List *options, const EsSender *sender,
 						  char *error, size_t error_size);
-static rd_kafka_t *start_client(EsKafkaTxn *kafka, rd_kafka_type_t kind, rd_kafka_conf_t *conf,
-								char *error, size_t error_size);
+static rd_kafka_t * start_client(EsKafkaTxn *kafka, rd_kafka_type_t kind, rd_kafka_conf_t *conf,
+								 char *error, size_t error_size);
 static void free_clients(EsKafkaTxn *kafka);
 static bool begin(EsKafkaTxn *kafka, EsKafkaTurn *turn);
 static void submit(EsKafkaTxn *kafka);
@@ -55,7 +55,7 @@ static void take_commit(EsKafkaTxn *kafka, EsKafkaResult result);
 static void take_abort(EsKafkaTxn *kafka, EsKafkaResult result);
 static void take_failures(EsKafkaTxn *kafka);
 static void undo(EsKafkaTxn *kafka);
-static void fail(EsKafkaTxn *kafka, rd_kafka_t *producer, rd_kafka_error_t *problem);
+static void fail(EsKafkaTxn *kafka, rd_kafka_t * producer, rd_kafka_error_t *problem);
 static void lose(EsKafkaTxn *kafka, const char *reason, bool fenced);
 static void take_notes(EsKafkaTxn *kafka);
 
@@ -200,6 +200,7 @@ txn_send(EsBroker *broker, const EsMessage *message)
 		turn->last_sequence = es_window_add(broker->window, message->position,
 											message->key_length + message->value_length);
 		turn->count++;
+		kafka->ended = false;
 		turn->progress.position = turn->progress.event_position = message->position;
 		memcpy(turn->progress.event_id, message->event_id, length);
 		turn->progress.event_id[length] = '\0';
@@ -239,6 +240,7 @@ txn_end_batch(EsBroker *broker, int64 position)
 	EsKafkaTxn *kafka = (EsKafkaTxn *) broker;
 
 	kafka->scanned = position;
+	kafka->ended = true;
 	submit(kafka);
 }
 
@@ -562,7 +564,10 @@ take_commit(EsKafkaTxn *kafka, EsKafkaResult result)
 	turn->count = 0;
 	kafka->recorded = turn->progress.position;
 	kafka->base.troubled = false;
-	submit(kafka);
+
+	/* in the middle of a page the batch goes on growing */
+	if (kafka->ended)
+		submit(kafka);
 }
 
 /*
@@ -639,12 +644,12 @@ undo(EsKafkaTxn *kafka)
  * aborted, or the producers are given up.
  */
 static void
-fail(EsKafkaTxn *kafka, rd_kafka_t *producer, rd_kafka_error_t *problem)
+fail(EsKafkaTxn *kafka, rd_kafka_t * producer, rd_kafka_error_t *problem)
 {
 	bool		fatal = rd_kafka_error_is_fatal(problem) ||
 		rd_kafka_fatal_error(producer, NULL, 0) != RD_KAFKA_RESP_ERR_NO_ERROR;
 	bool		fenced = rd_kafka_fatal_error(producer, NULL, 0) == RD_KAFKA_RESP_ERR__FENCED;
-	char		text[ES_BROKER_TEXT];
+	char text[	ES_BROKER_TEXT];
 
 	snprintf(text, sizeof(text), "%s", rd_kafka_error_string(problem));
 	rd_kafka_error_destroy(problem);

@@ -33,7 +33,7 @@ typedef struct EsKafkaLogLine
 {
 	int			level;
 	char		facility[32];
-	char		text[ES_KAFKA_LOG_LENGTH];
+	char text[	ES_KAFKA_LOG_LENGTH];
 } EsKafkaLogLine;
 
 typedef struct EsKafkaTxn
@@ -55,7 +55,8 @@ typedef struct EsKafkaTxn
 	bool		found;			/* started found a record */
 	int			filling;		/* the turn that takes events */
 	bool		aborting;
-	bool		cut;			/* this batch goes, however small */
+	bool		cut;			/* this batch takes no more */
+	bool		ended;			/* all that was read is in the batch */
 	int64		scanned;
 	int64		recorded;		/* position of the last committed record */
 	TimestampTz started_at;
@@ -97,8 +98,8 @@ extern bool es_kafka_thread_wait(EsKafkaTxn *kafka, int timeout_ms);
 extern void es_kafka_thread_end(EsKafkaTxn *kafka);
 
 /* callbacks, in any thread */
-extern void es_kafka_note_delivery(rd_kafka_t *client, const rd_kafka_message_t *message, void *opaque);
-extern void es_kafka_note_error(rd_kafka_t *client, int error, const char *reason, void *opaque);
-extern void es_kafka_note_log(const rd_kafka_t *client, int level, const char *facility, const char *text);
+extern void es_kafka_note_delivery(rd_kafka_t * client, const rd_kafka_message_t *message, void *opaque);
+extern void es_kafka_note_error(rd_kafka_t * client, int error, const char *reason, void *opaque);
+extern void es_kafka_note_log(const rd_kafka_t * client, int level, const char *facility, const char *text);
 
 #endif							/* EVENTSRC_KAFKA_TXN_H */

@@ -201,16 +201,17 @@ $load->kill_kill;
 $load = start_load($standby);
 end_load($load);
 
-my $old = new_session($primary);
-$old->query(q{SET synchronous_commit = local; SELECT es_append('Order', '1', 'Ghost')});
+# commits that wait for the lost standby hold the old primary's safe position back: let them go
+$primary->safe_psql('postgres', $_)
+  foreach 'ALTER SYSTEM SET synchronous_commit = local', q{ALTER SYSTEM SET synchronous_standby_names = ''},
+  'SELECT pg_reload_conf()', q{SELECT es_append('Order', 'ghost', 'Placed')};
 wait_for_relay($primary, q{state = 'stopped' AND last_error LIKE 'another server sends in place of this one%'});
 note($primary->safe_psql('postgres', 'SELECT last_error FROM es_relays'));
 check_kafka($standby, 'after the promotion');
 
 # the old primary comes back
-$old->quit;
 $primary->stop('immediate');
-$primary->safe_psql('postgres', 'SELECT 1') if !$primary->start;
+$primary->start;
 wait_for_relay($primary, q{state = 'stopped' AND last_error LIKE 'another server sends in place of this one%'});
 $load = start_load($standby);
 end_load($load);
