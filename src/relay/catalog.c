@@ -89,7 +89,7 @@ es_relay_find(const char *name)
 
 	SPI_connect();
 	if (es_relay_execute("SELECT " COLUMNS " FROM eventsrc.relays WHERE name = $1 FOR UPDATE",
-				1, types, values, false) > 0)
+						 1, types, values, false) > 0)
 		relay = relay_of_row(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, context);
 	SPI_finish();
 	return relay;
@@ -122,10 +122,10 @@ es_relay_insert(const EsRelay *relay)
 
 	SPI_connect();
 	inserted = es_relay_execute("INSERT INTO eventsrc.relays (name, server, topic, position, store, owner,"
-					   " system_identifier, database, delivery, to_position, retry_of, options)"
-					   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, 0), nullif($11, 0), $12)"
-					   " ON CONFLICT (name) DO NOTHING",
-					   12, types, values, false) > 0;
+								" system_identifier, database, delivery, to_position, retry_of, options)"
+								" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, 0), nullif($11, 0), $12)"
+								" ON CONFLICT (name) DO NOTHING",
+								12, types, values, false) > 0;
 	SPI_finish();
 	return inserted;
 }
@@ -147,7 +147,7 @@ es_relay_alter(const EsRelay *relay)
 
 	SPI_connect();
 	es_relay_execute("UPDATE eventsrc.relays SET topic = $2, delivery = $3, options = $4 WHERE id = $1",
-			4, types, values, false);
+					 4, types, values, false);
 	SPI_finish();
 	tell_workers();
 }
@@ -164,10 +164,10 @@ es_relay_seek(int64 id, int64 position)
 
 	SPI_connect();
 	es_relay_execute("UPDATE eventsrc.relays SET position = $2, epoch = greatest(epoch + 1,"
-			" (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) WHERE id = $1",
-			2, types, values, false);
+					 " (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) WHERE id = $1",
+					 2, types, values, false);
 	es_relay_execute("DELETE FROM eventsrc.relay_dead_letters WHERE relay = $1 AND position > $2",
-			2, types, values, false);
+					 2, types, values, false);
 	SPI_finish();
 	tell_workers();
 }
@@ -233,7 +233,7 @@ es_relay_resume(int64 id)
 	/* in a copy, positions that held no events are given out once more */
 	SPI_connect();
 	es_relay_execute("UPDATE eventsrc.relays SET paused = false, system_identifier = $2, database = $3,"
-			" position = least(position, $4) WHERE id = $1", 4, types, values, false);
+					 " position = least(position, $4) WHERE id = $1", 4, types, values, false);
 	SPI_finish();
 }
 
@@ -250,7 +250,7 @@ es_relay_save_position(int64 id, int64 epoch, int64 position)
 
 	SPI_connect();
 	found = es_relay_execute("UPDATE eventsrc.relays SET position = $2 WHERE id = $1 AND epoch = $3",
-					3, types, values, false) > 0;
+							 3, types, values, false) > 0;
 	SPI_finish();
 	return found;
 }

@@ -25,6 +25,7 @@ static const struct
 	const char *amqp;			/* and in AMQP's */
 	int			column;
 }			attributes[] =
+
 {
 	{"id", "ce_id", "cloudEvents_id", ES_ATT_EVENT_ID},
 	{"type", "ce_type", "cloudEvents_type", ES_ATT_EVENT_TYPE},

@@ -456,7 +456,7 @@ check_source(const char *template)
 			ereport(ERROR,
 					(errcode(ERRCODE_ES_INVALID_RELAY),
 					 errmsg("invalid template \"%.300s\" for option \"source\"", template),
-					 errdetail("The source of a CloudEvent is a URI or a path, in which this cannot stand: %.80s", text + legal),
+					 errdetail("The source of a CloudEvent is a URI or a path, in which this cannot stand: %.80s", text +legal),
 					 errhint("For example \"https://shop.example/{store}/{aggregate_type}\".")));
 	}
 }

@@ -287,4 +287,3 @@ es_relay_own(FunctionCallInfo fcinfo, const char *function)
 				 errmsg("must be owner of relay %s", name)));
 	return relay;
 }
-

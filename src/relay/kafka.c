@@ -73,6 +73,7 @@ static const char *const own_properties[][2] = {
 	{"max.in.flight", "1"},
 	{"partitioner", "murmur2_random"},
 	{"socket.nagle.disable", "true"},
+	{"ssl.endpoint.identification.algorithm", "https"},
 };
 
 /*

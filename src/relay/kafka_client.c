@@ -219,5 +219,5 @@ es_kafka_log(int level, const char *facility, const char *text)
 	ereport(level <= 4 && strcmp(facility, "FAIL") != 0 &&
 			strcmp(facility, "ERROR") != 0 && strcmp(facility, "CONFWARN") != 0 ?
 			LOG : DEBUG1,
-			(errmsg_internal("relay: %s: %s", facility, text)));
+			(errmsg_internal("%s: %s: %s", es_relay_title(), facility, text)));
 }

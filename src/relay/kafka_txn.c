@@ -86,6 +86,7 @@ static const char *const producer_properties[][2] = {
 	{"linger.ms", "50"},
 	{"partitioner", "murmur2_random"},
 	{"socket.nagle.disable", "true"},
+	{"ssl.endpoint.identification.algorithm", "https"},
 };
 
 static const char *const reader_properties[][2] = {
@@ -94,6 +95,7 @@ static const char *const reader_properties[][2] = {
 	{"auto.offset.reset", "earliest"},
 	{"enable.auto.commit", "false"},
 	{"socket.nagle.disable", "true"},
+	{"ssl.endpoint.identification.algorithm", "https"},
 };
 
 /* whether this process was fenced, by whomever; it outlives a connection */

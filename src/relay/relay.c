@@ -130,6 +130,21 @@ es_relay_main(Datum main_arg)
 }
 
 /*
+ * es_relay_title names the relay of this process and where it stands.
+ */
+const char *
+es_relay_title(void)
+{
+	static char title[NAMEDATALEN + 64];
+
+	if (run.relay == NULL)
+		return "relay";
+	snprintf(title, sizeof(title), "relay \"%s\" at position " INT64_FORMAT,
+			 NameStr(run.relay->name), run.window->confirmed);
+	return title;
+}
+
+/*
  * work relays until the worker is to leave.
  */
 static void
@@ -414,6 +429,15 @@ wait_for_work(void)
 	if (!run.positioned || (run.full && !idle) || !es_run_has_room(&run))
 	{
 		wait_on_latch(run.broker->wake, BUSY_MS, wait_broker);
+
+		/* what is wrong may be put right in the catalogs */
+		if (run.broker->troubled || !run.positioned)
+		{
+			StartTransactionCommand();
+			CommitTransactionCommand();
+			if (es_relay_status_nudged())
+				run.catalog_changed = true;
+		}
 		return;
 	}
 	if (!run.complete)

@@ -25,8 +25,8 @@ typedef struct EsRelay
 	char	   *topic;			/* template */
 	Oid			owner;
 	int64		position;		/* everything up to here was delivered */
-	int64		epoch;			/* raised when position is set from outside;
-								 * a broker's record of a lower one is void */
+	int64		epoch;			/* raised when position is set from outside; a
+								 * broker's record of a lower one is void */
 	const char *delivery;		/* exactly_once or at_least_once */
 	bool		paused;
 	bool		local;			/* made or resumed in this very database */
@@ -107,6 +107,9 @@ extern void es_relay_status_told(int64 relay);
 extern bool es_relay_status_read(int64 relay, EsRelayStatus *status);
 extern List *es_relay_status_ids(void);
 extern void es_relay_status_release(int64 relay);
+
+/* relay.c: what log lines of this process begin with */
+extern const char *es_relay_title(void);
 
 /* supervise.c */
 extern void es_relay_init(void);	/* called by _PG_init */

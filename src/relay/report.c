@@ -4,6 +4,7 @@
  */
 #include "relay/relay.h"
 
+#include "access/xlog.h"
 #include "catalog/pg_authid.h"
 #include "foreign/foreign.h"
 #include "funcapi.h"
@@ -62,7 +63,8 @@ es_relay_report(PG_FUNCTION_ARGS)
 Datum
 es_head_position(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(es_position_head());
+	/* a standby gives no positions */
+	PG_RETURN_INT64(RecoveryInProgress() ? es_position_safe() : es_position_head());
 }
 
 /*

@@ -19,6 +19,7 @@ static const struct
 	const char *name;
 	int			field;
 }			fields[] =
+
 {
 	{"store", ES_FIELD_STORE},
 	{"aggregate_type", ES_ATT_AGGREGATE_TYPE},

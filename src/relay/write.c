@@ -81,16 +81,17 @@ es_write_text(StringInfo out, const char *text, int length)
 void
 es_write_json_string(StringInfo out, const char *text, int length)
 {
-	const char *end = text + length;
+	const char *end = text +length;
 
 	appendStringInfoCharMacro(out, '"');
-	while (text < end)
+	while (text <end)
 	{
 		const char *from = text;
 
-		while (text < end && (unsigned char) *text >= ' ' && *text != '"' && *text != '\\')
-			text++;
-		appendBinaryStringInfo(out, from, text - from);
+		while (text <end && (unsigned char) *text >=' ' && *text !='"' && *text !='\\')
+			text	  ++;
+
+		appendBinaryStringInfo(out, from, text -from);
 		if (text == end)
 			break;
 		switch (*text)
@@ -119,7 +120,7 @@ es_write_json_string(StringInfo out, const char *text, int length)
 			default:
 				appendStringInfo(out, "\\u%04x", (unsigned char) *text);
 		}
-		text++;
+		text	  ++;
 	}
 	appendStringInfoCharMacro(out, '"');
 }
@@ -196,7 +197,7 @@ es_write_time(StringInfo out, TimestampTz time)
 {
 	struct pg_tm tm;
 	fsec_t		fsec;
-	char		text[] = "0000-00-00T00:00:00.000000Z";
+	char text[] = "0000-00-00T00:00:00.000000Z";
 
 	if (TIMESTAMP_NOT_FINITE(time))
 	{
@@ -214,12 +215,12 @@ es_write_time(StringInfo out, TimestampTz time)
 		return;
 	}
 	write_digits(text, tm.tm_year, 4);
-	write_digits(text + 5, tm.tm_mon, 2);
-	write_digits(text + 8, tm.tm_mday, 2);
-	write_digits(text + 11, tm.tm_hour, 2);
-	write_digits(text + 14, tm.tm_min, 2);
-	write_digits(text + 17, tm.tm_sec, 2);
-	write_digits(text + 20, fsec, 6);
+	write_digits(text +5, tm.tm_mon, 2);
+	write_digits(text +8, tm.tm_mday, 2);
+	write_digits(text +11, tm.tm_hour, 2);
+	write_digits(text +14, tm.tm_min, 2);
+	write_digits(text +17, tm.tm_sec, 2);
+	write_digits(text +20, fsec, 6);
 	appendBinaryStringInfo(out, text, sizeof(text) - 1);
 }
 

@@ -23,6 +23,7 @@ act=${1:?fetch, up, down or kill9}
 # fetch gets the jars.
 fetch() {
     need_java
+    command -v openssl >/dev/null || need_packages openssl
     [ ! -e "$jars/ok" ] || return 0
     say "fetching Apache Kafka $KAFKA from Maven Central into $jars"
     command -v mvn >/dev/null || need_packages maven
@@ -119,7 +120,8 @@ configure() {
 	listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller,SECURE://127.0.0.1:$secure
 	advertised.listeners=PLAINTEXT://127.0.0.1:$port,SECURE://localhost:$secure
 	listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
-	listener.name.secure.sasl.enabled.mechanisms=SCRAM-SHA-512
+	listener.name.secure.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512
+	listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_relay="$KAFKA_PASSWORD";
 	listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 	listener.name.secure.ssl.keystore.type=PEM
 	listener.name.secure.ssl.keystore.location=$KAFKA_SECURE
