@@ -6,6 +6,7 @@
 #   make torture    the random tests of order, crashes and failover, EVENTSRC_TORTURE (20) times as long
 #   make matrix     the same on PostgreSQL 17, 18 and an assertion-enabled 18
 #   make bench      how fast it is
+#   make bench-relay   how fast relays are, beside bare clients of the same brokers
 #   make format     pgindent; make format-check only looks
 #   make dist       a zip of the committed tree, for PGXN
 #   make installcheck   regress and isolation tests on the running server that PGHOST, PGPORT name
@@ -38,7 +39,7 @@ ISOLATION = $(filter-out $(if $(STOP_POINTS),,races_%),$(sort $(patsubst test/sp
 ISOLATION_OPTS = --inputdir=test --load-extension=eventsrc
 
 # These install what they need themselves: they must work before PostgreSQL is there.
-TOOL_GOALS = test torture matrix demo bench format format-check dist
+TOOL_GOALS = test torture matrix demo bench bench-relay format format-check dist
 .PHONY: $(TOOL_GOALS)
 
 PG_CONFIG ?= pg_config
@@ -83,6 +84,9 @@ demo:
 bench:
 	@test/setup/install.sh bench
 	@test/bench/run.sh
+
+bench-relay:
+	@for script in test/bench/relay/*.sh; do $$script || exit; done
 
 format:
 	@test/setup/format.sh

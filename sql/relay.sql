@@ -18,7 +18,15 @@ CREATE TABLE eventsrc.relays (
     topic             text NOT NULL,
     owner             regrole NOT NULL,
     position          bigint NOT NULL,
+    -- raised whenever position is set by a user: then it wins over what the broker has recorded
+    epoch             bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+    delivery          text NOT NULL DEFAULT 'exactly_once' CHECK (delivery IN ('exactly_once', 'at_least_once')),
     paused            boolean NOT NULL DEFAULT false,
+    options           jsonb NOT NULL DEFAULT '{}',
+    -- where it ends by itself
+    to_position       bigint,
+    -- the relay whose dead letter it sends once more
+    retry_of          bigint REFERENCES eventsrc.relays ON DELETE CASCADE,
     created_at        timestamptz NOT NULL DEFAULT now(),
     -- where it was made or resumed; a copy of the database must not send too
     system_identifier bigint NOT NULL,
@@ -28,6 +36,28 @@ COMMENT ON TABLE eventsrc.relays IS 'the relays of this database; read the view 
 COMMENT ON SEQUENCE eventsrc.relays_id_seq IS 'numbers of the relays, by which their workers are known';
 SELECT pg_extension_config_dump('eventsrc.relays', '');
 SELECT pg_extension_config_dump('eventsrc.relays_id_seq', '');
+
+CREATE TABLE eventsrc.relay_dead_letters (
+    relay    bigint NOT NULL REFERENCES eventsrc.relays ON DELETE CASCADE,
+    position bigint NOT NULL,
+    event_id text NOT NULL,
+    reason   text NOT NULL,
+    -- not even the notice to the topic of dead letters could be sent
+    skip     boolean NOT NULL DEFAULT false,
+    at       timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (relay, position)
+);
+COMMENT ON TABLE eventsrc.relay_dead_letters
+    IS 'events that relays could not send and went on without; read the view es_dead_letters instead';
+SELECT pg_extension_config_dump('eventsrc.relay_dead_letters', '');
+
+CREATE VIEW es_dead_letters WITH (security_barrier) AS
+    SELECT r.name AS relay, r.store, d.position, d.event_id, d.reason, d.at
+    FROM eventsrc.relay_dead_letters d JOIN eventsrc.relays r ON r.id = d.relay
+    WHERE pg_catalog.pg_has_role(r.owner, 'USAGE') OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE');
+GRANT SELECT ON es_dead_letters TO PUBLIC;
+COMMENT ON VIEW es_dead_letters
+    IS 'events that relays with on_error dead_letter could not send and went on without (of the relays that es_relays shows)';
 
 -- relays_of lets es_drop_store() see relays of other owners, too.
 CREATE FUNCTION eventsrc.relays_of(store name) RETURNS text
@@ -46,12 +76,60 @@ CREATE FUNCTION es_create_relay(
     server        name,
     topic         text DEFAULT '{store}.{aggregate_type}',
     from_position bigint DEFAULT 0,
+    to_position   bigint DEFAULT NULL,
+    options       jsonb DEFAULT '{}',
     store         name DEFAULT NULL)
     RETURNS void
     LANGUAGE c
     AS 'MODULE_PATHNAME', 'es_create_relay';
-COMMENT ON FUNCTION es_create_relay(name, name, text, bigint, name)
-    IS 'sends a store''s events to a broker, from a position (0: the beginning, NULL: now) on';
+COMMENT ON FUNCTION es_create_relay(name, name, text, bigint, bigint, jsonb, name)
+    IS 'sends a store''s events to a broker, from a position (0: the beginning, NULL: now) on, up to another (NULL: for ever)';
+
+CREATE FUNCTION es_alter_relay(
+    name    name,
+    topic   text DEFAULT NULL,
+    options jsonb DEFAULT NULL)
+    RETURNS void
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'es_alter_relay';
+COMMENT ON FUNCTION es_alter_relay(name, text, jsonb)
+    IS 'changes what a relay sends, and where, from now on; an option that is null is taken away';
+
+CREATE FUNCTION es_seek_relay(
+    name       name,
+    "position" bigint DEFAULT NULL,
+    at         timestamptz DEFAULT NULL)
+    RETURNS bigint
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'es_seek_relay';
+COMMENT ON FUNCTION es_seek_relay(name, bigint, timestamptz)
+    IS 'has a relay go on after a position, or with what was recorded from a time on; returns the position';
+
+CREATE FUNCTION es_replay_relay(
+    name          name,
+    topic         text,
+    from_position bigint,
+    to_position   bigint DEFAULT NULL,
+    replay        name DEFAULT NULL)
+    RETURNS name
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'es_replay_relay';
+COMMENT ON FUNCTION es_replay_relay(name, text, bigint, bigint, name)
+    IS 'sends the events after a position, up to another (NULL: now), as a relay does, to another topic; returns the name of the relay that does it and ends by itself';
+
+CREATE FUNCTION es_retry_dead_letter(relay name, "position" bigint)
+    RETURNS void
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'es_retry_dead_letter';
+COMMENT ON FUNCTION es_retry_dead_letter(name, bigint)
+    IS 'sends an event once more that a relay could not send';
+
+CREATE FUNCTION es_discard_dead_letter(relay name, "position" bigint)
+    RETURNS void
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'es_discard_dead_letter';
+COMMENT ON FUNCTION es_discard_dead_letter(name, bigint)
+    IS 'forgets an event that a relay could not send';
 
 CREATE FUNCTION es_drop_relay(name name)
     RETURNS void
@@ -89,7 +167,11 @@ CREATE FUNCTION eventsrc.relay_report(
     OUT last_error    text,
     OUT last_error_at timestamptz,
     OUT pid           int,
-    OUT owner         regrole)
+    OUT owner         regrole,
+    OUT delivery      text,
+    OUT to_position   bigint,
+    OUT throughput    double precision,
+    OUT options       jsonb)
     RETURNS SETOF record
     LANGUAGE c
     AS 'MODULE_PATHNAME', 'es_relay_report';
@@ -101,9 +183,77 @@ COMMENT ON VIEW es_relays
     IS 'the relays of this database that the user owns (all, for members of pg_read_all_stats), and how they do';
 COMMENT ON COLUMN es_relays.broker IS 'where the broker is, while the relay''s worker runs';
 COMMENT ON COLUMN es_relays.state
-    IS 'running; waiting (for a worker); retrying (goes on by itself, see last_error); stopped (something must be put right, see last_error); paused';
+    IS 'running; waiting (for a worker); retrying (goes on by itself, see last_error); stopped (something must be put right, see last_error); paused; finished (at to_position)';
 COMMENT ON COLUMN es_relays.position IS 'every event of the store up to here was confirmed by the broker';
 COMMENT ON COLUMN es_relays.lag_events IS 'events not yet confirmed: counted up to 10000, estimated beyond';
 COMMENT ON COLUMN es_relays.lag_seconds IS 'age of the oldest event that is not yet confirmed, 0 if there is none';
 COMMENT ON COLUMN es_relays.sent IS 'events confirmed since the relay''s worker started';
 COMMENT ON COLUMN es_relays.retries IS 'how often something failed and was tried again, since the server started';
+COMMENT ON COLUMN es_relays.delivery IS 'exactly_once or at_least_once';
+COMMENT ON COLUMN es_relays.throughput IS 'events a second, confirmed over the last seconds';
+COMMENT ON COLUMN es_relays.options IS 'the options it was created or altered with';
+
+CREATE FUNCTION eventsrc.head_position() RETURNS bigint
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'es_head_position';
+GRANT EXECUTE ON FUNCTION eventsrc.head_position() TO PUBLIC;
+COMMENT ON FUNCTION eventsrc.head_position() IS 'the highest position that was given to an event';
+
+-- Prometheus' text format: a backslash, a double quote and a line feed are escaped in labels.
+CREATE FUNCTION eventsrc.metric_label(value text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN replace(replace(replace(value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n');
+GRANT EXECUTE ON FUNCTION eventsrc.metric_label(text) TO PUBLIC;
+COMMENT ON FUNCTION eventsrc.metric_label(text) IS 'a value as it stands in a label of Prometheus'' text format';
+
+CREATE FUNCTION es_metrics() RETURNS text
+    LANGUAGE sql VOLATILE
+    BEGIN ATOMIC
+        WITH relays AS MATERIALIZED (
+            SELECT *, format('{database="%s",relay="%s",store="%s",server="%s"}',
+                             eventsrc.metric_label(current_database()), eventsrc.metric_label(relay),
+                             eventsrc.metric_label(store), eventsrc.metric_label(server)) AS labels
+            FROM es_relays
+        ), workers AS MATERIALIZED (
+            SELECT kind, count(*) FILTER (WHERE pid IS NOT NULL) AS running, coalesce(sum(failures), 0) AS failures
+            FROM es_workers WHERE database IS NULL OR database = current_database() GROUP BY kind
+        ), samples (metric, kind, help, labels, value) AS (
+            SELECT 'eventsrc_safe_position', 'gauge', 'Every event up to this position is decided.',
+                   format('{database="%s"}', eventsrc.metric_label(current_database())), es_safe_position()::text
+            UNION ALL
+            SELECT 'eventsrc_positions_total', 'counter',
+                   'Positions given to events: appends, those that were rolled back included.',
+                   format('{database="%s"}', eventsrc.metric_label(current_database())), eventsrc.head_position()::text
+            UNION ALL
+            SELECT m.metric, m.kind, m.help, r.labels, m.value
+            FROM relays r CROSS JOIN LATERAL (VALUES
+                ('eventsrc_relay_position', 'gauge', 'Every event up to this position was confirmed by the broker.',
+                 r."position"::text),
+                ('eventsrc_relay_lag_events', 'gauge', 'Events that are not yet confirmed.', r.lag_events::text),
+                ('eventsrc_relay_lag_seconds', 'gauge', 'Age of the oldest event that is not yet confirmed.',
+                 r.lag_seconds::text),
+                ('eventsrc_relay_sent_total', 'counter', 'Events confirmed since the worker of the relay started.',
+                 r.sent::text),
+                ('eventsrc_relay_throughput', 'gauge', 'Events confirmed in a second, of late.', r.throughput::text),
+                ('eventsrc_relay_retries_total', 'counter', 'How often something failed and was tried again.',
+                 r.retries::text),
+                ('eventsrc_relay_up', 'gauge', 'Whether the relay runs.', (r.state = 'running')::int::text),
+                ('eventsrc_relay_dead_letters', 'gauge', 'Events that could not be sent.',
+                 (SELECT count(*) FROM es_dead_letters d WHERE d.relay = r.relay)::text)
+            ) AS m (metric, kind, help, value)
+            WHERE m.value IS NOT NULL
+            UNION ALL
+            SELECT m.metric, m.kind, m.help,
+                   format('{database="%s",kind="%s"}', eventsrc.metric_label(current_database()),
+                          eventsrc.metric_label(w.kind)), m.value
+            FROM workers w CROSS JOIN LATERAL (VALUES
+                ('eventsrc_workers', 'gauge', 'Background workers that run.', w.running::text),
+                ('eventsrc_worker_failures', 'gauge', 'Failures in a row of background workers.', w.failures::text)
+            ) AS m (metric, kind, help, value)
+        )
+        SELECT string_agg(format(E'# HELP %s %s\n# TYPE %s %s\n%s', metric, help, metric, kind, lines), '' ORDER BY metric)
+        FROM (SELECT metric, kind, help, string_agg(format(E'%s%s %s\n', metric, labels, value), '' ORDER BY labels) AS lines
+              FROM samples GROUP BY metric, kind, help) m;
+    END;
+COMMENT ON FUNCTION es_metrics()
+    IS 'positions, relays and workers in Prometheus'' text format, as far as the user may see them';

@@ -15,7 +15,7 @@
 #include "relay/window.h"
 
 #define ES_BROKER_TEXT		512
-#define ES_MAX_HEADERS		16
+#define ES_MAX_HEADERS		32
 
 typedef struct EsHeader
 {
@@ -28,6 +28,8 @@ typedef struct EsHeader
 typedef struct EsMessage
 {
 	int64		position;
+	const char *event_id;		/* in UTF-8, as all that goes out */
+	size_t		event_id_length;
 	const char *topic;
 	const char *key;
 	size_t		key_length;
@@ -47,16 +49,56 @@ typedef enum EsSendResult
 
 typedef struct EsBrokerType EsBrokerType;
 
+/* who sends: what a broker that keeps track of its senders knows us by */
+typedef struct EsSender
+{
+	uint64		system_identifier;
+	Oid			database;
+	int64		relay;
+	const char *relay_name;
+	uint32		timeline;
+	int64		epoch;			/* of the relay's row, raised by a seek */
+	int64		position;		/* of the relay's row */
+	bool		exactly_once;	/* else at least once */
+} EsSender;
+
+#define ES_PROGRESS_ID		200
+
+/* how far a relay has come, as the broker keeps it */
+typedef struct EsProgress
+{
+	int64		position;		/* everything up to here was delivered */
+	int64		epoch;			/* of the relay's row at that time */
+	int64		event_position; /* the last event's, 0 if there was none */
+	char		event_id[ES_PROGRESS_ID + 1];	/* and its id, perhaps cut */
+} EsProgress;
+
+typedef enum EsProgressState
+{
+	ES_PROGRESS_UNKNOWN,		/* not yet: poll, then ask again */
+	ES_PROGRESS_NONE,			/* the broker knows nothing of this relay */
+	ES_PROGRESS_FOUND
+} EsProgressState;
+
 /* one connection to a broker; a broker type's own struct begins with it */
 typedef struct EsBroker
 {
 	const EsBrokerType *type;
 	EsWindow   *window;			/* what was sent and is not confirmed */
 	pgsocket	wake;			/* readable when poll() has something to do */
+	bool		busy;			/* send() takes nothing until poll() clears
+								 * this */
 	bool		troubled;		/* out of reach or refusing; mends by itself */
 	bool		failed;			/* to be closed; what is unconfirmed must be
 								 * sent again */
+	bool		rewound;		/* all that was unconfirmed is undone and is
+								 * to be sent again over this connection */
+	bool		fenced;			/* somebody else sends in our place: the relay
+								 * must not go on by itself */
 	int64		refused;		/* no event beyond this position was refused */
+	int64		rejected;		/* the event at this position is refused for
+								 * good, no new attempt mends it; 0: none */
+	char		reject_reason[ES_BROKER_TEXT];
 	uint64		errors;			/* how often error was written */
 	char		error[ES_BROKER_TEXT];	/* the last error */
 	char		address[ES_BROKER_TEXT];	/* where other programs find the
@@ -66,6 +108,7 @@ typedef struct EsBroker
 struct EsBrokerType
 {
 	const char *name;			/* the server's option "type" */
+	bool		exactly_once;	/* it can deliver so */
 
 	/*
 	 * check_option raises an error unless the option may stand on the server
@@ -82,13 +125,31 @@ struct EsBrokerType
 	/* check_topic raises an error if the template cannot give a topic. */
 	void		(*check_topic) (const char *template);
 
-	/* topic writes the template's value for an event into a buffer. */
-	void		(*topic) (StringInfo buffer, const char *template, const char *store,
-						  const char *aggregate_type, const char *event_type);
+	/*
+	 * topic_value appends an event's value (UTF-8) to a topic's name, as far
+	 * as it can stand there; topic_end makes what stands in the buffer from
+	 * begin on a legal name.
+	 */
+	void		(*topic_value) (StringInfo buffer, const char *value, int length);
+	void		(*topic_end) (StringInfo buffer, int begin);
 
 	/* open returns a broker that connects by itself, or NULL and an error. */
-	EsBroker   *(*open) (List *options, EsWindow *window, char *error, size_t error_size);
+	EsBroker   *(*open) (List *options, const EsSender *sender, EsWindow *window,
+						 char *error, size_t error_size);
+
+	/*
+	 * last_position tells how far the relay has come according to the broker;
+	 * nothing is sent before it does.  NULL if the broker keeps no progress
+	 * (and so delivers at least once).
+	 */
+	EsProgressState (*last_position) (EsBroker *broker, EsProgress *progress);
 	EsSendResult (*send) (EsBroker *broker, const EsMessage *message);
+
+	/*
+	 * end_batch tells that a page was handed over and that everything up to
+	 * the position was looked at; may be NULL.
+	 */
+	void		(*end_batch) (EsBroker *broker, int64 position);
 
 	/* poll takes in what the broker has to say; does not wait. */
 	void		(*poll) (EsBroker *broker);
@@ -111,6 +172,7 @@ extern const EsBrokerType *es_broker_type(const char *name);
 extern const char *es_broker_type_names(void);
 
 extern void es_broker_error(EsBroker *broker, const char *format,...) pg_attribute_printf(2, 3);
+extern void es_broker_reject(EsBroker *broker, int64 position, const char *format,...) pg_attribute_printf(3, 4);
 
 extern const EsBrokerType es_kafka_broker;
 

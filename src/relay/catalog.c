@@ -5,7 +5,7 @@
  * The table is private: it is read and written with the rights of the
  * extension, after the functions of functions.c have checked the user's.
  */
-#include "relay/relay.h"
+#include "relay/content.h"
 
 #include "access/htup_details.h"
 #include "access/reloptions.h"
@@ -23,17 +23,19 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
 #define COLUMNS	"id, name, store, server, topic, owner::pg_catalog.oid, position, paused, " \
-				"system_identifier, database"
+				"system_identifier, database, epoch, delivery, coalesce(to_position, 0), " \
+				"coalesce(retry_of, 0), options"
 
-static uint64 execute(const char *query, int nargs, Oid *types, Datum *values, bool read_only);
 static EsRelay *relay_of_row(HeapTuple row, TupleDesc desc, MemoryContext context);
 static Datum row_value(HeapTuple row, TupleDesc desc, int column);
 static List *user_mapping_options(Oid user, Oid server);
+static void tell_workers(void);
 
 /*
  * es_relay_list reads all relays, by name.
@@ -44,7 +46,7 @@ es_relay_list(MemoryContext context)
 	List	   *relays = NIL;
 
 	SPI_connect();
-	execute("SELECT " COLUMNS " FROM eventsrc.relays ORDER BY name", 0, NULL, NULL, true);
+	es_relay_execute("SELECT " COLUMNS " FROM eventsrc.relays ORDER BY name", 0, NULL, NULL, true);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		EsRelay    *relay = relay_of_row(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, context);
@@ -68,7 +70,7 @@ es_relay_load(int64 id, MemoryContext context)
 	EsRelay    *relay = NULL;
 
 	SPI_connect();
-	if (execute("SELECT " COLUMNS " FROM eventsrc.relays WHERE id = $1", 1, types, values, true) > 0)
+	if (es_relay_execute("SELECT " COLUMNS " FROM eventsrc.relays WHERE id = $1", 1, types, values, true) > 0)
 		relay = relay_of_row(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, context);
 	SPI_finish();
 	return relay;
@@ -86,8 +88,8 @@ es_relay_find(const char *name)
 	MemoryContext context = CurrentMemoryContext;
 
 	SPI_connect();
-	if (execute("SELECT " COLUMNS " FROM eventsrc.relays WHERE name = $1 FOR UPDATE",
-				1, types, values, false) > 0)
+	if (es_relay_execute("SELECT " COLUMNS " FROM eventsrc.relays WHERE name = $1 FOR UPDATE",
+						 1, types, values, false) > 0)
 		relay = relay_of_row(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, context);
 	SPI_finish();
 	return relay;
@@ -98,29 +100,92 @@ es_relay_find(const char *name)
  * taken.
  */
 bool
-es_relay_insert(const char *name, const char *server, const char *topic,
-				int64 position, const char *store)
+es_relay_insert(const EsRelay *relay)
 {
-	Oid			types[] = {NAMEOID, NAMEOID, TEXTOID, INT8OID, NAMEOID, OIDOID, INT8OID, OIDOID};
-	Datum		values[8];
+	Oid			types[] = {NAMEOID, NAMEOID, TEXTOID, INT8OID, NAMEOID, OIDOID, INT8OID, OIDOID,
+	TEXTOID, INT8OID, INT8OID, JSONBOID};
+	Datum		values[12];
 	bool		inserted;
 
-	values[0] = CStringGetDatum(name);
-	values[1] = CStringGetDatum(server);
-	values[2] = CStringGetTextDatum(topic);
-	values[3] = Int64GetDatum(position);
-	values[4] = CStringGetDatum(store);
-	values[5] = ObjectIdGetDatum(GetUserId());
+	values[0] = NameGetDatum(&relay->name);
+	values[1] = NameGetDatum(&relay->server);
+	values[2] = CStringGetTextDatum(relay->topic);
+	values[3] = Int64GetDatum(relay->position);
+	values[4] = NameGetDatum(&relay->store);
+	values[5] = ObjectIdGetDatum(relay->owner);
 	values[6] = Int64GetDatum((int64) GetSystemIdentifier());
 	values[7] = ObjectIdGetDatum(MyDatabaseId);
+	values[8] = CStringGetTextDatum(relay->delivery);
+	values[9] = Int64GetDatum(relay->to_position);
+	values[10] = Int64GetDatum(relay->retry_of);
+	values[11] = JsonbPGetDatum(relay->options);
 
 	SPI_connect();
-	inserted = execute("INSERT INTO eventsrc.relays"
-					   " (name, server, topic, position, store, owner, system_identifier, database)"
-					   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (name) DO NOTHING",
-					   8, types, values, false) > 0;
+	inserted = es_relay_execute("INSERT INTO eventsrc.relays (name, server, topic, position, store, owner,"
+								" system_identifier, database, delivery, to_position, retry_of, options)"
+								" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, 0), nullif($11, 0), $12)"
+								" ON CONFLICT (name) DO NOTHING",
+								12, types, values, false) > 0;
 	SPI_finish();
 	return inserted;
+}
+
+/*
+ * es_relay_alter changes what a relay sends, and where; its worker is told at
+ * commit.
+ */
+void
+es_relay_alter(const EsRelay *relay)
+{
+	Oid			types[] = {INT8OID, TEXTOID, TEXTOID, JSONBOID};
+	Datum		values[4];
+
+	values[0] = Int64GetDatum(relay->id);
+	values[1] = CStringGetTextDatum(relay->topic);
+	values[2] = CStringGetTextDatum(relay->delivery);
+	values[3] = JsonbPGetDatum(relay->options);
+
+	SPI_connect();
+	es_relay_execute("UPDATE eventsrc.relays SET topic = $2, delivery = $3, options = $4 WHERE id = $1",
+					 4, types, values, false);
+	SPI_finish();
+	tell_workers();
+}
+
+/*
+ * es_relay_seek sets where a relay goes on; its worker is told at commit, and
+ * what was found to be undeliverable after that position gets a new chance.
+ */
+void
+es_relay_seek(int64 id, int64 position)
+{
+	Oid			types[] = {INT8OID, INT8OID};
+	Datum		values[] = {Int64GetDatum(id), Int64GetDatum(position)};
+
+	SPI_connect();
+	es_relay_execute("UPDATE eventsrc.relays SET position = $2, epoch = greatest(epoch + 1,"
+					 " (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) WHERE id = $1",
+					 2, types, values, false);
+	es_relay_execute("DELETE FROM eventsrc.relay_dead_letters WHERE relay = $1 AND position > $2",
+					 2, types, values, false);
+	SPI_finish();
+	tell_workers();
+}
+
+/*
+ * es_relay_finish notes that a relay has come to its end.  One that sent a dead
+ * letter once more is gone then, with the dead letter.
+ */
+void
+es_relay_finish(const EsRelay *relay)
+{
+	if (relay->retry_of == 0)
+		(void) es_relay_save_position(relay->id, relay->epoch, relay->to_position);
+	else
+	{
+		es_dead_letter_delete(relay->retry_of, relay->to_position);
+		es_relay_delete(relay->id);
+	}
 }
 
 /*
@@ -133,7 +198,7 @@ es_relay_delete(int64 id)
 	Datum		values[] = {Int64GetDatum(id)};
 
 	SPI_connect();
-	execute("DELETE FROM eventsrc.relays WHERE id = $1", 1, types, values, false);
+	es_relay_execute("DELETE FROM eventsrc.relays WHERE id = $1", 1, types, values, false);
 	SPI_finish();
 }
 
@@ -147,7 +212,7 @@ es_relay_pause(int64 id)
 	Datum		values[] = {Int64GetDatum(id)};
 
 	SPI_connect();
-	execute("UPDATE eventsrc.relays SET paused = true WHERE id = $1", 1, types, values, false);
+	es_relay_execute("UPDATE eventsrc.relays SET paused = true WHERE id = $1", 1, types, values, false);
 	SPI_finish();
 }
 
@@ -167,25 +232,25 @@ es_relay_resume(int64 id)
 
 	/* in a copy, positions that held no events are given out once more */
 	SPI_connect();
-	execute("UPDATE eventsrc.relays SET paused = false, system_identifier = $2, database = $3,"
-			" position = least(position, $4) WHERE id = $1", 4, types, values, false);
+	es_relay_execute("UPDATE eventsrc.relays SET paused = false, system_identifier = $2, database = $3,"
+					 " position = least(position, $4) WHERE id = $1", 4, types, values, false);
 	SPI_finish();
 }
 
 /*
  * es_relay_save_position stores how far a relay has come; false if the relay is
- * gone.
+ * gone, or its position was set by somebody else.
  */
 bool
-es_relay_save_position(int64 id, int64 position)
+es_relay_save_position(int64 id, int64 epoch, int64 position)
 {
-	Oid			types[] = {INT8OID, INT8OID};
-	Datum		values[] = {Int64GetDatum(id), Int64GetDatum(position)};
+	Oid			types[] = {INT8OID, INT8OID, INT8OID};
+	Datum		values[] = {Int64GetDatum(id), Int64GetDatum(position), Int64GetDatum(epoch)};
 	bool		found;
 
 	SPI_connect();
-	found = execute("UPDATE eventsrc.relays SET position = $2 WHERE id = $1",
-					2, types, values, false) > 0;
+	found = es_relay_execute("UPDATE eventsrc.relays SET position = $2 WHERE id = $1 AND epoch = $3",
+							 3, types, values, false) > 0;
 	SPI_finish();
 	return found;
 }
@@ -196,7 +261,16 @@ es_relay_save_position(int64 id, int64 position)
 bool
 es_relay_runnable(EsRelay *relay)
 {
-	return !relay->paused && relay->local;
+	return !relay->paused && relay->local && !es_relay_finished(relay);
+}
+
+/*
+ * es_relay_finished tells whether a relay has sent all that it was to send.
+ */
+bool
+es_relay_finished(const EsRelay *relay)
+{
+	return relay->to_position > 0 && relay->position >= relay->to_position;
 }
 
 /*
@@ -207,6 +281,7 @@ char *
 es_relay_problem(EsRelay *relay)
 {
 	ForeignServer *server;
+	char	   *problem;
 
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(relay->owner)))
 		return pstrdup("the relay's owner is gone: drop the relay");
@@ -222,7 +297,8 @@ es_relay_problem(EsRelay *relay)
 		return psprintf("the relay's owner \"%s\" lacks USAGE on server \"%s\"",
 						GetUserNameFromId(relay->owner, true), NameStr(relay->server));
 
-	return es_relay_store_problem(relay);
+	problem = es_relay_store_problem(relay);
+	return problem ? problem : es_select_problem(relay->content, relay->owner);
 }
 
 /*
@@ -264,11 +340,11 @@ es_relay_options(EsRelay *relay, List **options)
 }
 
 /*
- * execute runs a statement with the extension's rights and a safe search_path,
- * and returns the number of rows.
+ * es_relay_execute runs a statement through SPI with the extension's rights and
+ * a safe search_path, and returns the number of rows.
  */
-static uint64
-execute(const char *query, int nargs, Oid *types, Datum *values, bool read_only)
+uint64
+es_relay_execute(const char *query, int nargs, Oid *types, Datum *values, bool read_only)
 {
 	Oid			user;
 	int			context;
@@ -298,6 +374,8 @@ relay_of_row(HeapTuple row, TupleDesc desc, MemoryContext context)
 {
 	EsRelay    *relay = MemoryContextAllocZero(context, sizeof(EsRelay));
 	char	   *topic = TextDatumGetCString(row_value(row, desc, 5));
+	char	   *delivery = TextDatumGetCString(row_value(row, desc, 12));
+	MemoryContext before;
 
 	relay->id = DatumGetInt64(row_value(row, desc, 1));
 	namestrcpy(&relay->name, NameStr(*DatumGetName(row_value(row, desc, 2))));
@@ -310,6 +388,15 @@ relay_of_row(HeapTuple row, TupleDesc desc, MemoryContext context)
 	relay->local =
 		DatumGetInt64(row_value(row, desc, 9)) == (int64) GetSystemIdentifier() &&
 		DatumGetObjectId(row_value(row, desc, 10)) == MyDatabaseId;
+	relay->epoch = DatumGetInt64(row_value(row, desc, 11));
+	relay->delivery = MemoryContextStrdup(context, delivery);
+	relay->to_position = DatumGetInt64(row_value(row, desc, 13));
+	relay->retry_of = DatumGetInt64(row_value(row, desc, 14));
+
+	before = MemoryContextSwitchTo(context);
+	relay->options = DatumGetJsonbPCopy(row_value(row, desc, 15));
+	relay->content = es_content_parse(&relay->options, NULL, false);
+	MemoryContextSwitchTo(before);
 	return relay;
 }
 
@@ -353,4 +440,14 @@ user_mapping_options(Oid user, Oid server)
 		options = untransformRelOptions(value);
 	ReleaseSysCache(mapping);
 	return options;
+}
+
+/*
+ * tell_workers has the workers of relays look at the table again, once the
+ * transaction commits.
+ */
+static void
+tell_workers(void)
+{
+	CacheInvalidateRelcacheByRelid(get_relname_relid("relays", es_private_schema()));
 }

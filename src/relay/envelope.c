@@ -1,185 +1,496 @@
 /*
  * envelope.c
- *		An event as a message: key, headers and the JSON envelope.
+ *		An event as a message: topic, key, headers and value.
  *
- * Everything is in UTF-8, whatever the database's encoding.
+ * All that a message holds is written behind each other into one buffer, which
+ * is used again for the next event.
  */
-#include "relay/relay.h"
+#include "relay/envelope.h"
 
-#include "mb/pg_wchar.h"
-#include "pgtime.h"
+#include "append/append.h"
 #include "store/store.h"
-#include "utils/builtins.h"
-#include "utils/json.h"
-#include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
-static char *text_of(TupleTableSlot *slot, int attnum);
-static char *json_of(TupleTableSlot *slot, int attnum);
-static char *time_text(TimestampTz time);
-static void add_string(StringInfo json, const char *name, const char *value);
-static void add_header(EsMessage *message, const char *name, const char *value);
-static char *as_utf8(char *string, size_t *length);
+static bool is_dead(EsEnvelope *envelope, int64 position);
+static bool closes_stream(TupleTableSlot *slot);
+static void begin_message(EsEnvelope *envelope, TupleTableSlot *slot, EsMessage *message);
+static void finish_message(EsEnvelope *envelope, EsMessage *message);
+static void fill_eventsrc(EsEnvelope *envelope, TupleTableSlot *slot);
+static void fill_debezium(EsEnvelope *envelope, TupleTableSlot *slot);
+static void fill_dead_letter(EsEnvelope *envelope, TupleTableSlot *slot);
+static void add_plain_headers(EsEnvelope *envelope, TupleTableSlot *slot);
+static void add_own_headers(EsEnvelope *envelope, TupleTableSlot *slot);
+static EsSlice write_template(EsEnvelope *envelope, const EsTemplate *template, TupleTableSlot *slot);
+static EsSlice write_topic(EsEnvelope *envelope, const EsTemplate *template, TupleTableSlot *slot);
+static EsTemplate *utf8_template(const char *text);
 
 /*
- * es_envelope fills message from an event's row, in the current memory
- * context.
+ * es_envelope_create prepares the messages of a relay, in the current memory
+ * context; the relay has no problem.  Needs a transaction.
+ */
+EsEnvelope *
+es_envelope_create(const EsRelay *relay, const EsBrokerType *type)
+{
+	EsEnvelope *envelope = palloc0(sizeof(EsEnvelope));
+	const EsContent *content = relay->content;
+
+	envelope->relay = relay;
+	envelope->type = type;
+	envelope->select = es_select_create(relay);
+	envelope->topic = utf8_template(relay->topic);
+	envelope->key = utf8_template(content->key);
+	envelope->source = utf8_template(content->source);
+	if (content->dead_letter_topic != NULL)
+		envelope->dead_topic = utf8_template(content->dead_letter_topic);
+	for (int i = 0; i < content->nheaders; i++)
+	{
+		StringInfoData name;
+
+		initStringInfo(&name);
+		es_write_text(&name, content->header_names[i], strlen(content->header_names[i]));
+		envelope->own_names[i] = name.data;
+		envelope->own_values[i] = utf8_template(content->header_values[i]);
+	}
+	envelope->ndead = es_dead_letters_load(relay->id, relay->position, &envelope->dead);
+	initStringInfo(&envelope->out);
+	initStringInfo(&envelope->scratch);
+	initStringInfo(&envelope->text);
+	initStringInfo(&envelope->store);
+	es_write_text(&envelope->store, NameStr(relay->store), strlen(NameStr(relay->store)));
+	return envelope;
+}
+
+/*
+ * es_envelope_begin_page prepares the upcasters of a store for the events of
+ * this transaction.
  */
 void
-es_envelope(TupleTableSlot *slot, const EsRelay *relay, const EsBrokerType *type,
-			EsMessage *message)
+es_envelope_begin_page(EsEnvelope *envelope, EsStore *store)
 {
-	StringInfoData json;
-	StringInfoData topic;
-	char	   *aggregate_type;
-	char	   *aggregate_id;
-	char	   *event_id;
-	char	   *event_type;
-	TimestampTz recorded_at;
-	int64		version;
-	char	   *data;
+	envelope->upcasters = envelope->relay->content->upcast ? es_upcasters_open(store) : NULL;
+}
+
+/*
+ * es_envelope_end_page frees what es_envelope_begin_page() made.
+ */
+void
+es_envelope_end_page(EsEnvelope *envelope)
+{
+	if (envelope->upcasters != NULL)
+		es_upcasters_close(envelope->upcasters);
+	envelope->upcasters = NULL;
+}
+
+/*
+ * es_envelope fills message from an event's row; false if the event is not to
+ * be sent.  The position is set in any case.  The message is good until the
+ * next call; what else is needed meanwhile is in the current memory context.
+ */
+bool
+es_envelope(EsEnvelope *envelope, TupleTableSlot *slot, EsMessage *message)
+{
+	const EsContent *content = envelope->relay->content;
 	bool		isnull;
 
-	slot_getallattrs(slot);
-	aggregate_type = text_of(slot, ES_ATT_AGGREGATE_TYPE);
-	aggregate_id = text_of(slot, ES_ATT_AGGREGATE_ID);
-	event_id = text_of(slot, ES_ATT_EVENT_ID);
-	event_type = text_of(slot, ES_ATT_EVENT_TYPE);
-	version = DatumGetInt64(slot_getattr(slot, ES_ATT_VERSION, &isnull));
-	recorded_at = DatumGetTimestampTz(slot_getattr(slot, ES_ATT_RECORDED_AT, &isnull));
-	data = json_of(slot, ES_ATT_DATA);
-
 	message->position = DatumGetInt64(slot_getattr(slot, ES_ATT_GLOBAL_POSITION, &isnull));
+	envelope->dead_letter = NULL;
+	if (envelope->ndead > 0 && is_dead(envelope, message->position))
+	{
+		if (envelope->dead_topic == NULL || envelope->dead_letter->skip)
+			return false;
+		slot_getallattrs(slot);
+		begin_message(envelope, slot, message);
+		fill_dead_letter(envelope, slot);
+		finish_message(envelope, message);
+		return true;
+	}
+
+	envelope->busy = message->position;
+	if (envelope->upcasters != NULL)
+		slot = es_upcast(envelope->upcasters, slot);
+	slot_getallattrs(slot);
+	envelope->data = slot->tts_values[ES_ATT_DATA - 1];
+	if (!es_select(envelope->select, slot, &envelope->data))
+	{
+		envelope->busy = 0;
+		return false;
+	}
+	begin_message(envelope, slot, message);
+	envelope->tombstone = content->tombstones && closes_stream(slot);
+	switch (content->envelope)
+	{
+		case ES_ENVELOPE_EVENTSRC:
+			fill_eventsrc(envelope, slot);
+			break;
+		case ES_ENVELOPE_RAW:
+			add_plain_headers(envelope, slot);
+			if (!envelope->tombstone)
+				es_envelope_data(envelope);
+			break;
+		case ES_ENVELOPE_DEBEZIUM:
+			fill_debezium(envelope, slot);
+			break;
+		case ES_ENVELOPE_CLOUDEVENTS:
+			es_cloudevent_structured(envelope, slot);
+			break;
+		case ES_ENVELOPE_CLOUDEVENTS_BINARY:
+			es_cloudevent_binary(envelope, slot);
+			break;
+	}
+	add_own_headers(envelope, slot);
+	finish_message(envelope, message);
+	envelope->busy = 0;
+	return true;
+}
+
+/*
+ * es_envelope_failed returns the position of the event for which
+ * es_envelope() raised an error, 0 if it did not.
+ */
+int64
+es_envelope_failed(EsEnvelope *envelope)
+{
+	int64		position = envelope->busy;
+
+	envelope->busy = 0;
+	return position;
+}
+
+/*
+ * es_envelope_data writes the event's data as the message's value.
+ */
+void
+es_envelope_data(EsEnvelope *envelope)
+{
+	envelope->value.offset = envelope->out.len;
+	es_write_jsonb(&envelope->out, envelope->data);
+	envelope->value.length = envelope->out.len - envelope->value.offset;
+}
+
+/*
+ * es_envelope_header adds a header whose value follows, up to
+ * es_envelope_header_end().
+ */
+void
+es_envelope_header(EsEnvelope *envelope, const char *name)
+{
+	Assert(envelope->nheaders < ES_MAX_HEADERS);
+	envelope->names[envelope->nheaders] = name;
+	envelope->values[envelope->nheaders].offset = envelope->out.len;
+}
+
+/*
+ * es_envelope_header_end ends a header's value.
+ */
+void
+es_envelope_header_end(EsEnvelope *envelope)
+{
+	EsSlice    *value = &envelope->values[envelope->nheaders++];
+
+	value->length = envelope->out.len - value->offset;
+}
+
+/*
+ * es_envelope_column adds a header with the value of a column, unless that is
+ * NULL.
+ */
+void
+es_envelope_column(EsEnvelope *envelope, const char *name, TupleTableSlot *slot, int column)
+{
+	if (slot->tts_isnull[column - 1])
+		return;
+	es_envelope_header(envelope, name);
+	es_write_column(&envelope->out, slot, column);
+	es_envelope_header_end(envelope);
+}
+
+/*
+ * is_dead tells whether the event at a position is a dead letter.
+ */
+static bool
+is_dead(EsEnvelope *envelope, int64 position)
+{
+	int			low = 0;
+	int			high = envelope->ndead - 1;
+
+	while (low <= high)
+	{
+		int			middle = (low + high) / 2;
+		EsDeadLetter *letter = &envelope->dead[middle];
+
+		if (letter->position == position)
+		{
+			envelope->dead_letter = letter;
+			return true;
+		}
+		if (letter->position < position)
+			low = middle + 1;
+		else
+			high = middle - 1;
+	}
+	return false;
+}
+
+/*
+ * closes_stream tells whether an event is the last of its stream.
+ */
+static bool
+closes_stream(TupleTableSlot *slot)
+{
+	text	   *type = DatumGetTextPP(slot->tts_values[ES_ATT_EVENT_TYPE - 1]);
+
+	return VARSIZE_ANY_EXHDR(type) == strlen(ES_CLOSING_TYPE) &&
+		memcmp(VARDATA_ANY(type), ES_CLOSING_TYPE, strlen(ES_CLOSING_TYPE)) == 0;
+}
+
+/*
+ * begin_message writes what all messages have: topic, key, id and time.
+ */
+static void
+begin_message(EsEnvelope *envelope, TupleTableSlot *slot, EsMessage *message)
+{
+	TimestampTz recorded_at = DatumGetTimestampTz(slot->tts_values[ES_ATT_RECORDED_AT - 1]);
+
+	resetStringInfo(&envelope->out);
+	envelope->nheaders = 0;
+	envelope->value.offset = -1;
+	envelope->tombstone = false;
 	message->timestamp_ms = recorded_at / 1000 +
 		((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE)) * SECS_PER_DAY * 1000;
 
-	/* the value */
-	initStringInfo(&json);
-	appendStringInfoChar(&json, '{');
-	add_string(&json, "eventId", event_id);
-	add_string(&json, "eventType", event_type);
-	add_string(&json, "aggregateId", aggregate_id);
-	add_string(&json, "aggregateType", aggregate_type);
-	add_string(&json, "timestamp", time_text(recorded_at));
-	add_string(&json, "userId", text_of(slot, ES_ATT_USER_ID));
-	appendStringInfo(&json, "\"data\":");
-	appendStringInfoString(&json, data ? data : "null");
-	appendStringInfo(&json, ",\"version\":" INT64_FORMAT "}", version);
-	message->value = as_utf8(json.data, &message->value_length);
-
-	/* where it goes; as a topic's name has only ASCII, its encoding is right */
-	initStringInfo(&topic);
-	type->topic(&topic, relay->topic, NameStr(relay->store), aggregate_type, event_type);
-	message->topic = topic.data;
-	message->key = as_utf8(aggregate_id, &message->key_length);
-
-	message->nheaders = 0;
-	add_header(message, "event-id", event_id);
-	add_header(message, "event-type", event_type);
-	add_header(message, "schema-version",
-			   psprintf("%d", DatumGetInt32(slot_getattr(slot, ES_ATT_SCHEMA_VERSION, &isnull))));
-	add_header(message, "aggregate-type", aggregate_type);
-	add_header(message, "version", psprintf(INT64_FORMAT, version));
-	add_header(message, "position", psprintf(INT64_FORMAT, message->position));
-	add_header(message, "store", pstrdup(NameStr(relay->store)));
-	add_header(message, "correlation-id", text_of(slot, ES_ATT_CORRELATION_ID));
-	add_header(message, "causation-id", text_of(slot, ES_ATT_CAUSATION_ID));
-	add_header(message, "traceparent", text_of(slot, ES_ATT_TRACEPARENT));
-	add_header(message, "metadata", json_of(slot, ES_ATT_METADATA));
-	(void) slot_getattr(slot, ES_ATT_OCCURRED_AT, &isnull);
-	if (!isnull)
-		add_header(message, "occurred-at",
-				   time_text(DatumGetTimestampTz(slot_getattr(slot, ES_ATT_OCCURRED_AT, &isnull))));
+	envelope->topic_name = write_topic(envelope, envelope->dead_letter ? envelope->dead_topic : envelope->topic, slot);
+	envelope->event_id.offset = envelope->out.len;
+	es_write_column(&envelope->out, slot, ES_ATT_EVENT_ID);
+	envelope->event_id.length = envelope->out.len - envelope->event_id.offset;
+	envelope->key_value = write_template(envelope, envelope->key, slot);
 }
 
 /*
- * text_of returns a text column as a string, or NULL.
- */
-static char *
-text_of(TupleTableSlot *slot, int attnum)
-{
-	bool		isnull;
-	Datum		value = slot_getattr(slot, attnum, &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(value);
-}
-
-/*
- * json_of returns a jsonb column as JSON text, or NULL.
- */
-static char *
-json_of(TupleTableSlot *slot, int attnum)
-{
-	bool		isnull;
-	Datum		value = slot_getattr(slot, attnum, &isnull);
-	Jsonb	   *jsonb;
-
-	if (isnull)
-		return NULL;
-	jsonb = DatumGetJsonbP(value);
-	return JsonbToCString(NULL, &jsonb->root, VARSIZE(jsonb));
-}
-
-/*
- * time_text writes a time as ISO 8601 in UTC: 2024-06-20T10:30:00.123456Z.
- */
-static char *
-time_text(TimestampTz time)
-{
-	struct pg_tm tm;
-	fsec_t		fsec;
-
-	if (TIMESTAMP_IS_NOBEGIN(time))
-		return pstrdup("-infinity");
-	if (TIMESTAMP_IS_NOEND(time))
-		return pstrdup("infinity");
-	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range")));
-	return psprintf("%04d-%02d-%02dT%02d:%02d:%02d.%06dZ",
-					tm.tm_year, tm.tm_mon, tm.tm_mday,
-					tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
-}
-
-/*
- * add_string writes a member of the envelope and the comma after it.
+ * finish_message points into the buffer, which does not move any more.
  */
 static void
-add_string(StringInfo json, const char *name, const char *value)
+finish_message(EsEnvelope *envelope, EsMessage *message)
 {
-	appendStringInfo(json, "\"%s\":", name);
-	if (value != NULL)
-		escape_json(json, value);
+	const char *data = envelope->out.data;
+
+	message->topic = data + envelope->topic_name.offset;
+	message->event_id = data + envelope->event_id.offset;
+	message->event_id_length = envelope->event_id.length;
+	message->key = data + envelope->key_value.offset;
+	message->key_length = envelope->key_value.length;
+	message->value = envelope->value.offset < 0 ? NULL : data + envelope->value.offset;
+	message->value_length = envelope->value.offset < 0 ? 0 : envelope->value.length;
+	message->nheaders = envelope->nheaders;
+	for (int i = 0; i < envelope->nheaders; i++)
+	{
+		message->headers[i].name = envelope->names[i];
+		message->headers[i].value = data + envelope->values[i].offset;
+		message->headers[i].length = envelope->values[i].length;
+	}
+}
+
+/*
+ * es_envelope_member writes a member of a JSON object, a string or null.
+ */
+void
+es_envelope_member(EsEnvelope *envelope, const char *name, TupleTableSlot *slot, int column)
+{
+	StringInfo	out = &envelope->out;
+
+	appendStringInfoCharMacro(out, '"');
+	appendStringInfoString(out, name);
+	appendBinaryStringInfo(out, "\":", 2);
+	if (slot->tts_isnull[column - 1])
+		appendBinaryStringInfo(out, "null", 4);
 	else
-		appendStringInfoString(json, "null");
-	appendStringInfoChar(json, ',');
+	{
+		resetStringInfo(&envelope->scratch);
+		es_write_column(&envelope->scratch, slot, column);
+		es_write_json_string(out, envelope->scratch.data, envelope->scratch.len);
+	}
+	appendStringInfoCharMacro(out, ',');
 }
 
 /*
- * add_header adds a header, unless its value is NULL.
+ * fill_eventsrc writes the envelope that needs no explanation.
  */
 static void
-add_header(EsMessage *message, const char *name, const char *value)
+fill_eventsrc(EsEnvelope *envelope, TupleTableSlot *slot)
 {
-	EsHeader   *header;
+	StringInfo	out = &envelope->out;
 
-	if (value == NULL)
-		return;
-	Assert(message->nheaders < ES_MAX_HEADERS);
-	header = &message->headers[message->nheaders++];
-	header->name = name;
-	header->value = as_utf8(unconstify(char *, value), &header->length);
+	if (!envelope->tombstone)
+	{
+		envelope->value.offset = out->len;
+		appendStringInfoCharMacro(out, '{');
+		es_envelope_member(envelope, "eventId", slot, ES_ATT_EVENT_ID);
+		es_envelope_member(envelope, "eventType", slot, ES_ATT_EVENT_TYPE);
+		es_envelope_member(envelope, "aggregateId", slot, ES_ATT_AGGREGATE_ID);
+		es_envelope_member(envelope, "aggregateType", slot, ES_ATT_AGGREGATE_TYPE);
+		es_envelope_member(envelope, "timestamp", slot, ES_ATT_RECORDED_AT);
+		es_envelope_member(envelope, "userId", slot, ES_ATT_USER_ID);
+		appendStringInfoString(out, "\"data\":");
+		es_write_jsonb(out, envelope->data);
+		appendStringInfoString(out, ",\"version\":");
+		es_write_column(out, slot, ES_ATT_VERSION);
+		appendStringInfoCharMacro(out, '}');
+		envelope->value.length = out->len - envelope->value.offset;
+	}
+	add_plain_headers(envelope, slot);
 }
 
 /*
- * as_utf8 converts a string of the database's encoding.
+ * fill_debezium writes what Debezium's outbox event router makes of a row: the
+ * payload, and the header "id" (and those that it is mostly told to add).
  */
-static char *
-as_utf8(char *string, size_t *length)
+static void
+fill_debezium(EsEnvelope *envelope, TupleTableSlot *slot)
 {
-	char	   *converted = pg_server_to_any(string, strlen(string), PG_UTF8);
+	if (!envelope->tombstone)
+		es_envelope_data(envelope);
+	es_envelope_column(envelope, "id", slot, ES_ATT_EVENT_ID);
+	es_envelope_column(envelope, "eventType", slot, ES_ATT_EVENT_TYPE);
+	es_envelope_column(envelope, "aggregateType", slot, ES_ATT_AGGREGATE_TYPE);
+	es_envelope_column(envelope, "traceparent", slot, ES_ATT_TRACEPARENT);
+}
 
-	*length = strlen(converted);
-	return converted;
+/*
+ * fill_dead_letter writes what stands for an event that could not be sent.
+ */
+static void
+fill_dead_letter(EsEnvelope *envelope, TupleTableSlot *slot)
+{
+	StringInfo	out = &envelope->out;
+
+	envelope->value.offset = out->len;
+	appendStringInfoCharMacro(out, '{');
+	es_envelope_member(envelope, "eventId", slot, ES_ATT_EVENT_ID);
+	es_envelope_member(envelope, "eventType", slot, ES_ATT_EVENT_TYPE);
+	es_envelope_member(envelope, "aggregateId", slot, ES_ATT_AGGREGATE_ID);
+	es_envelope_member(envelope, "aggregateType", slot, ES_ATT_AGGREGATE_TYPE);
+	es_envelope_member(envelope, "position", slot, ES_ATT_GLOBAL_POSITION);
+	appendStringInfoString(out, "\"reason\":");
+	resetStringInfo(&envelope->scratch);
+	es_write_text(&envelope->scratch, envelope->dead_letter->reason, strlen(envelope->dead_letter->reason));
+	es_write_json_string(out, envelope->scratch.data, envelope->scratch.len);
+	appendStringInfoCharMacro(out, '}');
+	envelope->value.length = out->len - envelope->value.offset;
+
+	es_envelope_column(envelope, "event-id", slot, ES_ATT_EVENT_ID);
+	es_envelope_column(envelope, "position", slot, ES_ATT_GLOBAL_POSITION);
+	es_envelope_header(envelope, "relay");
+	es_write_text(out, NameStr(envelope->relay->name), strlen(NameStr(envelope->relay->name)));
+	es_envelope_header_end(envelope);
+}
+
+/*
+ * add_plain_headers adds the headers of an envelope that has no rules of its
+ * own for them.
+ */
+static void
+add_plain_headers(EsEnvelope *envelope, TupleTableSlot *slot)
+{
+	es_envelope_column(envelope, "event-id", slot, ES_ATT_EVENT_ID);
+	es_envelope_column(envelope, "event-type", slot, ES_ATT_EVENT_TYPE);
+	es_envelope_column(envelope, "schema-version", slot, ES_ATT_SCHEMA_VERSION);
+	es_envelope_column(envelope, "aggregate-type", slot, ES_ATT_AGGREGATE_TYPE);
+	es_envelope_column(envelope, "version", slot, ES_ATT_VERSION);
+	es_envelope_column(envelope, "position", slot, ES_ATT_GLOBAL_POSITION);
+	es_envelope_header(envelope, "store");
+	appendBinaryStringInfo(&envelope->out, envelope->store.data, envelope->store.len);
+	es_envelope_header_end(envelope);
+	es_envelope_column(envelope, "correlation-id", slot, ES_ATT_CORRELATION_ID);
+	es_envelope_column(envelope, "causation-id", slot, ES_ATT_CAUSATION_ID);
+	es_envelope_column(envelope, "traceparent", slot, ES_ATT_TRACEPARENT);
+	es_envelope_column(envelope, "metadata", slot, ES_ATT_METADATA);
+	es_envelope_column(envelope, "occurred-at", slot, ES_ATT_OCCURRED_AT);
+}
+
+/*
+ * add_own_headers adds the headers that the relay's options name.
+ */
+static void
+add_own_headers(EsEnvelope *envelope, TupleTableSlot *slot)
+{
+	for (int i = 0; i < envelope->relay->content->nheaders; i++)
+	{
+		es_envelope_header(envelope, envelope->own_names[i]);
+		(void) write_template(envelope, envelope->own_values[i], slot);
+		es_envelope_header_end(envelope);
+	}
+}
+
+/*
+ * write_template writes the value of a template.
+ */
+static EsSlice
+write_template(EsEnvelope *envelope, const EsTemplate *template, TupleTableSlot *slot)
+{
+	StringInfo	out = &envelope->out;
+	EsSlice		slice = {out->len};
+
+	for (int i = 0; i < template->nparts; i++)
+	{
+		const EsTemplatePart *part = &template->parts[i];
+
+		if (part->field == ES_FIELD_LITERAL)
+			appendBinaryStringInfo(out, part->text, part->length);
+		else if (part->field == ES_FIELD_STORE)
+			appendBinaryStringInfo(out, envelope->store.data, envelope->store.len);
+		else
+			es_write_column(out, slot, part->field);
+	}
+	slice.length = out->len - slice.offset;
+	return slice;
+}
+
+/*
+ * write_topic writes the name of a topic, with a zero byte at its end.
+ */
+static EsSlice
+write_topic(EsEnvelope *envelope, const EsTemplate *template, TupleTableSlot *slot)
+{
+	StringInfo	out = &envelope->out;
+	EsSlice		slice = {out->len};
+
+	for (int i = 0; i < template->nparts; i++)
+	{
+		const EsTemplatePart *part = &template->parts[i];
+
+		if (part->field == ES_FIELD_LITERAL)
+			appendBinaryStringInfo(out, part->text, part->length);
+		else if (part->field == ES_FIELD_STORE)
+			envelope->type->topic_value(out, envelope->store.data, envelope->store.len);
+		else
+		{
+			resetStringInfo(&envelope->scratch);
+			es_write_column(&envelope->scratch, slot, part->field);
+			envelope->type->topic_value(out, envelope->scratch.data, envelope->scratch.len);
+		}
+	}
+	envelope->type->topic_end(out, slice.offset);
+	slice.length = out->len - slice.offset;
+	appendStringInfoCharMacro(out, '\0');
+	return slice;
+}
+
+/*
+ * utf8_template takes a template apart, and converts what it says itself.
+ */
+static EsTemplate *
+utf8_template(const char *text)
+{
+	EsTemplate *template = es_template_parse(text);
+
+	for (int i = 0; i < template->nparts; i++)
+	{
+		EsTemplatePart *part = &template->parts[i];
+		StringInfoData converted;
+
+		initStringInfo(&converted);
+		es_write_text(&converted, part->text, part->length);
+		part->text = converted.data;
+		part->length = converted.len;
+	}
+	return template;
 }

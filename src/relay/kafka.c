@@ -1,6 +1,7 @@
 /*
  * kafka.c
- *		Kafka as a broker: librdkafka's idempotent producer.
+ *		Kafka as a broker, at least once: librdkafka's idempotent producer.
+ *		Exactly once is in kafka_txn.c.
  *
  * librdkafka runs threads of its own.  They have all signals blocked, and all
  * that they have to say (deliveries, errors, log lines) waits in librdkafka's
@@ -15,16 +16,11 @@
  * it refused the first.  So one request at a time is under way (max.in.flight),
  * and the relay sends what may be refused again alone (relay.c).
  */
-#include "relay/relay.h"
+#include "relay/kafka.h"
 
-#include <fcntl.h>
-#include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
-#include "commands/defrem.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -37,15 +33,14 @@ typedef struct EsKafka
 	bool		explained;		/* the error says which event failed */
 } EsKafka;
 
-static EsBroker *kafka_open(List *options, EsWindow *window, char *error, size_t error_size);
+static EsBroker *kafka_open(List *options, const EsSender *sender, EsWindow *window,
+							char *error, size_t error_size);
 static EsSendResult kafka_send(EsBroker *broker, const EsMessage *message);
 static void kafka_poll(EsBroker *broker);
 static void kafka_flush(EsBroker *broker, int timeout_ms);
 static void kafka_probe(EsBroker *broker, int timeout_ms);
 static void kafka_close(EsBroker *broker);
 
-static rd_kafka_conf_t *configure(EsKafka *kafka, List *options, char *error, size_t error_size);
-static rd_kafka_t * start_producer(rd_kafka_conf_t *conf, char *error, size_t error_size);
 static void note_address(EsKafka *kafka, List *options);
 static void take_delivery(rd_kafka_t * producer, const rd_kafka_message_t *message, void *opaque);
 static void take_error(rd_kafka_t * producer, int error, const char *reason, void *opaque);
@@ -53,10 +48,12 @@ static void take_log(const rd_kafka_t * producer, int level, const char *facilit
 
 const EsBrokerType es_kafka_broker = {
 	.name = "kafka",
+	.exactly_once = true,
 	.check_option = es_kafka_check_option,
 	.check_server = es_kafka_check_server,
 	.check_topic = es_kafka_check_topic,
-	.topic = es_kafka_topic,
+	.topic_value = es_kafka_topic_value,
+	.topic_end = es_kafka_topic_end,
 	.open = kafka_open,
 	.send = kafka_send,
 	.poll = kafka_poll,
@@ -76,36 +73,41 @@ static const char *const own_properties[][2] = {
 	{"max.in.flight", "1"},
 	{"partitioner", "murmur2_random"},
 	{"socket.nagle.disable", "true"},
+	{"ssl.endpoint.identification.algorithm", "https"},
 };
 
 /*
  * kafka_open starts a producer; it connects in the background.
  */
 static EsBroker *
-kafka_open(List *options, EsWindow *window, char *error, size_t error_size)
+kafka_open(List *options, const EsSender *sender, EsWindow *window,
+		   char *error, size_t error_size)
 {
-	EsKafka    *kafka = MemoryContextAllocZero(TopMemoryContext, sizeof(EsKafka));
+	EsKafka    *kafka;
 	rd_kafka_conf_t *conf;
-	rd_kafka_queue_t *queue;
 
+	/* the test cluster lives in one client and knows no compacted topics */
+	if (sender->exactly_once && !es_kafka_is_mock(options))
+		return es_kafka_txn_open(options, sender, window, error, error_size);
+
+	kafka = MemoryContextAllocZero(TopMemoryContext, sizeof(EsKafka));
 	kafka->base.type = &es_kafka_broker;
 	kafka->base.window = window;
-
-	if (pipe(kafka->pipe) != 0)
+	if (!es_kafka_open_pipe(kafka->pipe, error, error_size))
 	{
-		snprintf(error, error_size, "could not create pipe: %m");
 		pfree(kafka);
 		return NULL;
 	}
-	for (int i = 0; i < 2; i++)
-	{
-		(void) fcntl(kafka->pipe[i], F_SETFL, O_NONBLOCK);
-		(void) fcntl(kafka->pipe[i], F_SETFD, FD_CLOEXEC);
-	}
 
-	conf = configure(kafka, options, error, error_size);
+	conf = es_kafka_configure(own_properties, lengthof(own_properties), options, error, error_size);
 	if (conf != NULL)
-		kafka->producer = start_producer(conf, error, error_size);
+	{
+		rd_kafka_conf_set_opaque(conf, kafka);
+		rd_kafka_conf_set_dr_msg_cb(conf, take_delivery);
+		rd_kafka_conf_set_error_cb(conf, take_error);
+		rd_kafka_conf_set_log_cb(conf, take_log);
+		kafka->producer = es_kafka_start(RD_KAFKA_PRODUCER, conf, error, error_size);
+	}
 	if (kafka->producer == NULL)
 	{
 		close(kafka->pipe[0]);
@@ -115,72 +117,52 @@ kafka_open(List *options, EsWindow *window, char *error, size_t error_size)
 	}
 
 	rd_kafka_set_log_queue(kafka->producer, NULL);
-	queue = rd_kafka_queue_get_main(kafka->producer);
-	rd_kafka_queue_io_event_enable(queue, kafka->pipe[1], "1", 1);
-	rd_kafka_queue_destroy(queue);
+	es_kafka_wake_by(kafka->producer, kafka->pipe);
 	kafka->base.wake = kafka->pipe[0];
-
 	note_address(kafka, options);
 	return &kafka->base;
 }
 
 /*
- * kafka_send hands an event to librdkafka, which copies it.
+ * kafka_send hands an event to librdkafka.
  */
 static EsSendResult
 kafka_send(EsBroker *broker, const EsMessage *message)
 {
 	EsKafka    *kafka = (EsKafka *) broker;
-	rd_kafka_vu_t args[6 + ES_MAX_HEADERS];
 	rd_kafka_error_t *error;
-	int			n = 0;
+	rd_kafka_resp_err_t code;
 
-	args[n].vtype = RD_KAFKA_VTYPE_TOPIC;
-	args[n++].u.cstr = message->topic;
-	args[n].vtype = RD_KAFKA_VTYPE_KEY;
-	args[n].u.mem.ptr = unconstify(char *, message->key);
-	args[n++].u.mem.size = message->key_length;
-	args[n].vtype = RD_KAFKA_VTYPE_VALUE;
-	args[n].u.mem.ptr = unconstify(char *, message->value);
-	args[n++].u.mem.size = message->value_length;
-	args[n].vtype = RD_KAFKA_VTYPE_TIMESTAMP;
-	args[n++].u.i64 = message->timestamp_ms;
-	args[n].vtype = RD_KAFKA_VTYPE_MSGFLAGS;
-	args[n++].u.i = RD_KAFKA_MSG_F_COPY;
-	args[n].vtype = RD_KAFKA_VTYPE_OPAQUE;
-	args[n++].u.ptr = (void *) (uintptr_t) broker->window->next;
-	for (int i = 0; i < message->nheaders; i++)
-	{
-		args[n].vtype = RD_KAFKA_VTYPE_HEADER;
-		args[n].u.header.name = message->headers[i].name;
-		args[n].u.header.val = message->headers[i].value;
-		args[n++].u.header.size = message->headers[i].length;
-	}
-
-	error = rd_kafka_produceva(kafka->producer, args, n);
+	error = es_kafka_produce(kafka->producer, message, broker->window->next);
 	if (error == NULL)
 	{
 		es_window_add(broker->window, message->position,
 					  message->key_length + message->value_length);
 		return ES_SEND_OK;
 	}
-	if (rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
-	{
-		rd_kafka_error_destroy(error);
+	code = rd_kafka_error_code(error);
+	rd_kafka_error_destroy(error);
+	if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL)
 		return ES_SEND_FULL;
+	if (es_kafka_is_final(code))
+	{
+		/* what goes before it is delivered first */
+		if (es_window_pending(broker->window) > 0)
+			return ES_SEND_FULL;
+		es_broker_reject(broker, message->position, "topic \"%s\": %s",
+						 message->topic, rd_kafka_err2str(code));
+		return ES_SEND_FAILED;
 	}
 
 	/* a fatal error is described better elsewhere */
-	if (rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__FATAL)
+	if (code != RD_KAFKA_RESP_ERR__FATAL)
 	{
 		es_broker_error(broker,
 						"event at position " INT64_FORMAT " cannot be sent to topic \"%s\": %s",
-						message->position, message->topic,
-						rd_kafka_err2str(rd_kafka_error_code(error)));
+						message->position, message->topic, rd_kafka_err2str(code));
 		kafka->explained = true;
 		broker->refused = message->position;
 	}
-	rd_kafka_error_destroy(error);
 	broker->failed = true;
 	return ES_SEND_FAILED;
 }
@@ -192,11 +174,8 @@ static void
 kafka_poll(EsBroker *broker)
 {
 	EsKafka    *kafka = (EsKafka *) broker;
-	char		buffer[64];
 
-	/* first empty the pipe, so that what comes later wakes us again */
-	while (read(kafka->pipe[0], buffer, sizeof(buffer)) > 0)
-		;
+	es_kafka_empty_pipe(kafka->pipe);
 
 	/* take_log() must not end the process in the middle of librdkafka */
 	HOLD_INTERRUPTS();
@@ -252,68 +231,6 @@ kafka_close(EsBroker *broker)
 }
 
 /*
- * configure makes librdkafka's configuration; on failure NULL and an error.
- */
-static rd_kafka_conf_t *
-configure(EsKafka *kafka, List *options, char *error, size_t error_size)
-{
-	rd_kafka_conf_t *conf = rd_kafka_conf_new();
-	ListCell   *cell;
-
-	for (int i = 0; i < lengthof(own_properties); i++)
-	{
-		if (rd_kafka_conf_set(conf, own_properties[i][0], own_properties[i][1],
-							  error, error_size) != RD_KAFKA_CONF_OK)
-		{
-			rd_kafka_conf_destroy(conf);
-			return NULL;
-		}
-	}
-
-	/* the validator let nothing pass that the relay sets itself */
-	foreach(cell, options)
-	{
-		DefElem    *option = lfirst_node(DefElem, cell);
-
-		if (strcmp(option->defname, "type") == 0)
-			continue;
-		if (rd_kafka_conf_set(conf, option->defname, defGetString(option),
-							  error, error_size) != RD_KAFKA_CONF_OK)
-		{
-			rd_kafka_conf_destroy(conf);
-			return NULL;
-		}
-	}
-
-	rd_kafka_conf_set_opaque(conf, kafka);
-	rd_kafka_conf_set_dr_msg_cb(conf, take_delivery);
-	rd_kafka_conf_set_error_cb(conf, take_error);
-	rd_kafka_conf_set_log_cb(conf, take_log);
-	return conf;
-}
-
-/*
- * start_producer makes the client, whose threads inherit our signal mask: they
- * must never see a signal that is meant for the server process.
- */
-static rd_kafka_t *
-start_producer(rd_kafka_conf_t *conf, char *error, size_t error_size)
-{
-	rd_kafka_t *producer;
-	sigset_t	all;
-	sigset_t	before;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, error, error_size);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-
-	if (producer == NULL)
-		rd_kafka_conf_destroy(conf);
-	return producer;
-}
-
-/*
  * note_address writes down where the brokers are: the servers that the options
  * name, or those of librdkafka's own test cluster, which lives in this process
  * and which other programs can reach while it does.
@@ -322,21 +239,11 @@ static void
 note_address(EsKafka *kafka, List *options)
 {
 	rd_kafka_mock_cluster_t *cluster = rd_kafka_handle_mock_cluster(kafka->producer);
-	ListCell   *cell;
+	const char *addresses = cluster != NULL ? rd_kafka_mock_cluster_bootstraps(cluster) :
+		es_kafka_addresses(options);
 
-	if (cluster != NULL)
-	{
-		snprintf(kafka->base.address, sizeof(kafka->base.address), "%s", rd_kafka_mock_cluster_bootstraps(cluster));
-		return;
-	}
-	foreach(cell, options)
-	{
-		DefElem    *option = lfirst_node(DefElem, cell);
-
-		if (strcmp(option->defname, "bootstrap.servers") == 0 ||
-			strcmp(option->defname, "metadata.broker.list") == 0)
-			snprintf(kafka->base.address, sizeof(kafka->base.address), "%s", defGetString(option));
-	}
+	if (addresses != NULL)
+		strlcpy(kafka->base.address, addresses, sizeof(kafka->base.address));
 }
 
 /*
@@ -364,7 +271,10 @@ take_delivery(rd_kafka_t * producer, const rd_kafka_message_t *message, void *op
 		message->err != RD_KAFKA_RESP_ERR__PURGE_QUEUE &&
 		message->err != RD_KAFKA_RESP_ERR__PURGE_INFLIGHT)
 	{
-		if (!kafka->explained)
+		if (es_kafka_is_final(message->err) && es_window_pending(broker->window) == 1)
+			es_broker_reject(broker, position, "topic \"%s\": %s",
+							 rd_kafka_topic_name(message->rkt), rd_kafka_err2str(message->err));
+		else if (!kafka->explained)
 			es_broker_error(broker,
 							"event at position " INT64_FORMAT ", or one of its batch, was not accepted by topic \"%s\": %s",
 							position, rd_kafka_topic_name(message->rkt),
@@ -408,9 +318,5 @@ take_error(rd_kafka_t * producer, int error, const char *reason, void *opaque)
 static void
 take_log(const rd_kafka_t * producer, int level, const char *facility, const char *text)
 {
-	/* syslog's levels: 4 is a warning; what take_error() gets is not repeated */
-	ereport(level <= 4 && strcmp(facility, "FAIL") != 0 &&
-			strcmp(facility, "ERROR") != 0 && strcmp(facility, "CONFWARN") != 0 ?
-			LOG : DEBUG1,
-			(errmsg_internal("relay: %s: %s", facility, text)));
+	es_kafka_log(level, facility, text);
 }

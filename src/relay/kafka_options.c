@@ -20,6 +20,9 @@
 #include "nodes/parsenodes.h"
 #include "utils/acl.h"
 
+/* librdkafka 2.6.1 */
+#define FIRST_GOOD_SCRAM	0x020601ff
+
 typedef enum RuleKind
 {
 	RULE_FREE,					/* on the server */
@@ -131,6 +134,12 @@ es_kafka_check_option(const char *name, const char *value, bool on_server)
 				 errdetail("It would scatter a stream's events over the partitions, which have no common order."),
 				 errhint("Choose one that goes by the key, such as murmur2_random.")));
 	check_place(name, kind, on_server);
+	if ((strcmp(name, "sasl.mechanism") == 0 || strcmp(name, "sasl.mechanisms") == 0) &&
+		pg_strncasecmp(value, "SCRAM-", 6) == 0 && rd_kafka_version() < FIRST_GOOD_SCRAM)
+		ereport(WARNING,
+				(errmsg("librdkafka %s cannot use %s with all brokers", rd_kafka_version_str(), value),
+				 errdetail("Before 2.6.1 it makes a mistake that Kafka 4, and other brokers that verify the nonce, refuse as invalid credentials."),
+				 errhint("Use a newer librdkafka, or PLAIN over TLS.")));
 }
 
 /*

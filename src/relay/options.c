@@ -201,3 +201,17 @@ es_broker_error(EsBroker *broker, const char *format,...)
 	va_end(args);
 	broker->errors++;
 }
+
+/*
+ * es_broker_reject writes down that a broker refuses an event for good.
+ */
+void
+es_broker_reject(EsBroker *broker, int64 position, const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	vsnprintf(broker->reject_reason, sizeof(broker->reject_reason), format, args);
+	va_end(args);
+	broker->rejected = position;
+}

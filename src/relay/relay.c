@@ -39,6 +39,7 @@
 #define SAVE_MS			200		/* how often a busy relay stores its position */
 #define STALL_MS		10000	/* without any confirmation, something is
 								 * wrong */
+#define REJECT_MS		5000	/* the same before an event that is refused */
 #define LEAVE_MS		1000	/* how long confirmations are awaited at the
 								 * end */
 
@@ -54,12 +55,17 @@ PGDLLEXPORT void es_relay_main(Datum main_arg);
 static void work(void);
 static bool connect_broker(void);
 static bool load_relay(void);
+static bool wants_exactly_once(void);
 static void reload_relay(void);
 static void report_broker(void);
 static bool is_stalled(void);
 static void save_position(bool now);
 static void wait_for_work(void);
+static bool is_finished(void);
+static void finish(void);
 static void give_up(void);
+static void reject_event(void);
+static void wait_for_people(void);
 static void pause_after_failure(void);
 static void wait_on_latch(pgsocket wake, long timeout_ms, uint32 wait_event);
 static bool is_leaving(void);
@@ -67,6 +73,7 @@ static void leave_orderly(void);
 static void close_broker(void);
 static void leave_at_exit(int code, Datum arg);
 static void note_catalog_change(Datum arg, int cacheid, uint32 hash);
+static void note_relation_change(Datum arg, Oid relation);
 
 /*
  * es_relay_main is the entry point of a relay's worker.
@@ -85,6 +92,8 @@ es_relay_main(Datum main_arg)
 	CacheRegisterSyscacheCallback(NAMESPACEOID, note_catalog_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, note_catalog_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, note_catalog_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, note_catalog_change, (Datum) 0);
+	CacheRegisterRelcacheCallback(note_relation_change, (Datum) 0);
 
 	run.window = es_window_create();
 	run.context = AllocSetContextCreate(TopMemoryContext, "eventsrc relay", ALLOCSET_SMALL_SIZES);
@@ -121,6 +130,21 @@ es_relay_main(Datum main_arg)
 }
 
 /*
+ * es_relay_title names the relay of this process and where it stands.
+ */
+const char *
+es_relay_title(void)
+{
+	static char title[NAMEDATALEN + 64];
+
+	if (run.relay == NULL)
+		return "relay";
+	snprintf(title, sizeof(title), "relay \"%s\" at position " INT64_FORMAT,
+			 NameStr(run.relay->name), run.window->confirmed);
+	return title;
+}
+
+/*
  * work relays until the worker is to leave.
  */
 static void
@@ -135,14 +159,45 @@ work(void)
 			continue;
 		}
 
-		es_run_read(&run);
+		if (run.positioned)
+			es_run_read(&run);
+		else
+			es_run_position(&run);
 		run.broker->type->poll(run.broker);
 		report_broker();
+		if (run.broker->fenced)
+		{
+			strlcpy(run.stop, run.broker->error, sizeof(run.stop));
+			run.stop_hint = "If this server is the one that is to send, call es_seek_relay() here with the position to go on from.";
+		}
+		if (run.stop[0] != '\0')
+		{
+			give_up();
+			wait_for_people();
+			continue;
+		}
+		if (run.broker->rejected > 0)
+		{
+			reject_event();
+			continue;
+		}
 		if (run.broker->failed)
 		{
 			give_up();
 			pause_after_failure();
 			continue;
+		}
+		if (run.broker->rewound)
+		{
+			es_run_rewind(&run);
+			if (run.rewound_total == run.window->total)
+				pause_after_failure();
+			run.rewound_total = run.window->total;
+		}
+		if (is_finished())
+		{
+			finish();
+			break;
 		}
 		save_position(false);
 		if (run.catalog_changed)
@@ -161,11 +216,22 @@ static bool
 connect_broker(void)
 {
 	char		error[ES_BROKER_TEXT] = "";
+	EsSender	sender = {0};
 
 	if (!load_relay())
 		return false;
 
-	run.broker = run.type->open(run.options, run.window, error, sizeof(error));
+	run.wanted = wants_exactly_once();
+	run.epoch = run.relay->epoch;
+	sender.system_identifier = GetSystemIdentifier();
+	sender.database = MyDatabaseId;
+	sender.relay = run.id;
+	sender.relay_name = NameStr(run.relay->name);
+	sender.timeline = GetWALInsertionTimeLine();
+	sender.epoch = run.relay->epoch;
+	sender.position = run.relay->position;
+	sender.exactly_once = run.wanted;
+	run.broker = run.type->open(run.options, &sender, run.window, error, sizeof(error));
 	if (run.broker == NULL)
 	{
 		run.retrying = true;
@@ -175,7 +241,10 @@ connect_broker(void)
 	es_window_reset(run.window, run.relay->position);
 	run.scanned = run.saved = run.relay->position;
 	run.saved_at = GetCurrentTimestamp();
-	run.complete = false;
+	run.complete = run.full = false;
+	run.exactly_once = run.broker->type->last_position != NULL;
+	run.positioned = !run.exactly_once;
+	run.rewound_total = -1;
 	run.errors = 0;
 	run.moved_at = run.saved_at;
 	run.first_total = run.window->total;
@@ -203,6 +272,7 @@ load_relay(void)
 	run.options = NIL;
 	run.catalog_changed = false;
 
+	run.table = get_relname_relid("relays", es_private_schema());
 	run.relay = es_relay_load(run.id, run.context);
 	if (run.relay == NULL || !es_relay_runnable(run.relay))
 		run.leave = true;
@@ -219,6 +289,7 @@ load_relay(void)
 		run.type = es_relay_options(run.relay, &options);
 		before = MemoryContextSwitchTo(run.context);
 		run.options = copyObject(options);
+		run.envelope = es_envelope_create(run.relay, run.type);
 		MemoryContextSwitchTo(before);
 	}
 	PopActiveSnapshot();
@@ -228,8 +299,20 @@ load_relay(void)
 }
 
 /*
+ * wants_exactly_once tells whether the relay is to deliver exactly once and the
+ * broker can.
+ */
+static bool
+wants_exactly_once(void)
+{
+	return run.type->exactly_once &&
+		strcmp(run.relay->delivery, "exactly_once") == 0;
+}
+
+/*
  * reload_relay looks at the catalogs again after they changed; if the relay
- * cannot go on, or not as it was connected, the broker is closed.
+ * cannot go on, or not as it was connected, or elsewhere in its store, the
+ * broker is closed.
  */
 static void
 reload_relay(void)
@@ -241,7 +324,8 @@ reload_relay(void)
 
 	before = copyObject(run.options);
 	MemoryContextSwitchTo(outer);
-	if (!load_relay() || !equal(before, run.options))
+	if (!load_relay() || !equal(before, run.options) ||
+		run.epoch != run.relay->epoch || run.wanted != wants_exactly_once())
 	{
 		run.broker->type->flush(run.broker, LEAVE_MS);
 		save_position(true);
@@ -263,7 +347,7 @@ report_broker(void)
 	 * shown, but not stored: a copy of the database may use it for other
 	 * events
 	 */
-	if (es_window_pending(run.window) == 0 && run.complete && !broker->failed)
+	if (run.positioned && es_window_pending(run.window) == 0 && run.complete && !broker->failed)
 		position = run.scanned;
 
 	if (is_stalled() && !run.retrying)
@@ -315,21 +399,21 @@ save_position(bool now)
 {
 	bool		found;
 
-	if (run.window->confirmed <= run.saved)
+	if (!run.positioned || run.window->confirmed <= run.saved)
 		return;
 	if (!now && !TimestampDifferenceExceeds(run.saved_at, GetCurrentTimestamp(), SAVE_MS))
 		return;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	found = es_relay_save_position(run.id, run.window->confirmed);
+	found = es_relay_save_position(run.id, run.epoch, run.window->confirmed);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
 	run.saved = run.window->confirmed;
 	run.saved_at = GetCurrentTimestamp();
 	if (!found)
-		run.leave = true;
+		run.catalog_changed = true;
 }
 
 /*
@@ -341,7 +425,22 @@ wait_for_work(void)
 {
 	bool		idle = es_window_pending(run.window) == 0;
 
-	if (!run.complete && es_run_has_room(&run))
+	/* new events are of no interest now */
+	if (!run.positioned || (run.full && !idle) || !es_run_has_room(&run))
+	{
+		wait_on_latch(run.broker->wake, BUSY_MS, wait_broker);
+
+		/* what is wrong may be put right in the catalogs */
+		if (run.broker->troubled || !run.positioned)
+		{
+			StartTransactionCommand();
+			CommitTransactionCommand();
+			if (es_relay_status_nudged())
+				run.catalog_changed = true;
+		}
+		return;
+	}
+	if (!run.complete)
 		return;
 	if (idle)
 		save_position(true);
@@ -351,17 +450,47 @@ wait_for_work(void)
 	 * us
 	 */
 	ConditionVariablePrepareToSleep(&run.database->moved);
-	if (!es_run_has_room(&run) || pg_atomic_read_u64(&run.database->moves) == run.moves)
+	if (pg_atomic_read_u64(&run.database->moves) == run.moves)
 		wait_on_latch(run.broker->wake, idle ? IDLE_MS : BUSY_MS,
 					  idle ? wait_idle : wait_broker);
 	ConditionVariableCancelSleep();
 
+	if (es_relay_status_nudged())
+		run.catalog_changed = true;
 	if (idle && run.broker->troubled &&
 		TimestampDifferenceExceeds(run.probed_at, GetCurrentTimestamp(), PROBE_MS))
 	{
 		run.broker->type->probe(run.broker, 500);
 		run.probed_at = GetCurrentTimestamp();
 	}
+}
+
+/*
+ * is_finished tells whether a relay that is to end has sent everything.
+ */
+static bool
+is_finished(void)
+{
+	return run.relay->to_position > 0 && run.positioned &&
+		run.scanned >= run.relay->to_position && es_window_pending(run.window) == 0;
+}
+
+/*
+ * finish notes that the relay has come to its end.
+ */
+static void
+finish(void)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	es_relay_finish(run.relay);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	ereport(LOG,
+			(errmsg("relay \"%s\" has sent everything up to position " INT64_FORMAT,
+					NameStr(run.relay->name), run.relay->to_position)));
+	run.saved = run.window->confirmed;
+	run.leave = true;
 }
 
 /*
@@ -372,8 +501,55 @@ give_up(void)
 {
 	run.retrying = true;
 	run.refused = Max(run.refused, run.broker->refused);
+	es_relay_status_progress(run.window->confirmed, run.window->total);
 	save_position(true);
 	close_broker();
+}
+
+/*
+ * reject_event deals with an event that the broker refuses for good: the relay
+ * goes on without it if it has dead letters, else it stops before it.
+ */
+static void
+reject_event(void)
+{
+	if (!run.broker->failed)
+		run.broker->type->flush(run.broker, REJECT_MS);
+	if (run.relay->content->dead_letter)
+	{
+		es_run_dead_letter(&run, run.broker->rejected, run.broker->reject_reason);
+		give_up();
+		return;
+	}
+	snprintf(run.stop, sizeof(run.stop), "event at position " INT64_FORMAT " is refused: %s",
+			 run.broker->rejected, run.broker->reject_reason);
+	run.stop_hint = "Put right what refuses it (or pass over it with es_seek_relay()), then call es_resume_relay(); a relay with on_error dead_letter goes on by itself.";
+	give_up();
+	wait_for_people();
+}
+
+/*
+ * wait_for_people reports why the relay cannot go on, and waits until somebody
+ * asks for a new attempt or changes what the relay is told to do.
+ */
+static void
+wait_for_people(void)
+{
+	es_relay_status_error(ES_RELAY_STOPPED, run.stop);
+	ereport(LOG,
+			(errmsg("relay \"%s\" stops at position " INT64_FORMAT ": %s",
+					NameStr(run.relay->name), run.window->confirmed, run.stop),
+			 run.stop_hint ? errhint("%s", run.stop_hint) : 0));
+	while (!is_leaving() && !es_relay_status_nudged())
+	{
+		wait_on_latch(PGINVALID_SOCKET, IDLE_MS, wait_retry);
+		if (!load_relay() || run.relay->epoch != run.epoch)
+			break;
+	}
+	run.stop[0] = '\0';
+	run.stop_hint = NULL;
+	run.retrying = true;
+	run.pause_ms = PAUSE_FIRST_MS;
 }
 
 /*
@@ -441,7 +617,7 @@ leave_orderly(void)
 		return;
 	if (es_window_pending(run.window) > 0)
 		run.broker->type->flush(run.broker, LEAVE_MS);
-	if (run.window->confirmed > run.saved)
+	if (run.positioned && run.window->confirmed > run.saved)
 	{
 		StartTransactionCommand();
 		schema = LookupExplicitNamespace(ES_PRIVATE_SCHEMA, true);
@@ -449,7 +625,7 @@ leave_orderly(void)
 		if (OidIsValid(table) && ConditionalLockRelationOid(table, RowExclusiveLock))
 		{
 			PushActiveSnapshot(GetTransactionSnapshot());
-			(void) es_relay_save_position(run.id, run.window->confirmed);
+			(void) es_relay_save_position(run.id, run.epoch, run.window->confirmed);
 			PopActiveSnapshot();
 		}
 		CommitTransactionCommand();
@@ -494,4 +670,15 @@ static void
 note_catalog_change(Datum arg, int cacheid, uint32 hash)
 {
 	run.catalog_changed = true;
+}
+
+/*
+ * note_relation_change does so when the table of relays changed: who alters a
+ * relay's row invalidates it.
+ */
+static void
+note_relation_change(Datum arg, Oid relation)
+{
+	if (relation == run.table || !OidIsValid(relation))
+		run.catalog_changed = true;
 }

@@ -11,7 +11,9 @@
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
+#include "fmgr.h"
 #include "relay/broker.h"
+#include "utils/jsonb.h"
 
 /* a row of eventsrc.relays */
 typedef struct EsRelay
@@ -23,8 +25,15 @@ typedef struct EsRelay
 	char	   *topic;			/* template */
 	Oid			owner;
 	int64		position;		/* everything up to here was delivered */
+	int64		epoch;			/* raised when position is set from outside; a
+								 * broker's record of a lower one is void */
+	const char *delivery;		/* exactly_once or at_least_once */
 	bool		paused;
 	bool		local;			/* made or resumed in this very database */
+	int64		to_position;	/* the relay ends there; 0: never */
+	int64		retry_of;		/* the relay whose dead letter it sends, or 0 */
+	Jsonb	   *options;
+	struct EsContent *content;	/* what the options say */
 } EsRelay;
 
 typedef enum EsRelayState
@@ -32,7 +41,8 @@ typedef enum EsRelayState
 	ES_RELAY_WAITING,			/* no worker yet */
 	ES_RELAY_RUNNING,
 	ES_RELAY_RETRYING,			/* something failed, goes on by itself */
-	ES_RELAY_STOPPED			/* something must be put right by people */
+	ES_RELAY_STOPPED			/* something must be put right by people; a
+								 * nudge or a change of its row tries again */
 } EsRelayState;
 
 #define ES_RELAY_ERROR	512
@@ -45,8 +55,12 @@ typedef struct EsRelayStatus
 	pid_t		pid;			/* 0: no worker */
 	EsRelayState state;
 	bool		nudged;			/* somebody wants a new attempt now */
+	bool		told;			/* somebody is changing its row */
 	int64		position;
 	int64		sent;			/* since the worker started */
+	double		rate;			/* events a second up to rate_at */
+	TimestampTz rate_at;
+	int64		rate_sent;
 	int64		retries;		/* how often something failed and was tried
 								 * again */
 	TimestampTz last_error_at;
@@ -58,16 +72,21 @@ typedef struct EsRelayStatus
 extern List *es_relay_list(MemoryContext context);
 extern EsRelay *es_relay_load(int64 id, MemoryContext context);
 extern EsRelay *es_relay_find(const char *name);
-extern bool es_relay_insert(const char *name, const char *server, const char *topic,
-							int64 position, const char *store);
+extern bool es_relay_insert(const EsRelay *relay);
+extern void es_relay_alter(const EsRelay *relay);
+extern void es_relay_seek(int64 id, int64 position);
+extern void es_relay_finish(const EsRelay *relay);
 extern void es_relay_delete(int64 id);
 extern void es_relay_pause(int64 id);
 extern void es_relay_resume(int64 id);
-extern bool es_relay_save_position(int64 id, int64 position);
+extern bool es_relay_save_position(int64 id, int64 epoch, int64 position);
 extern char *es_relay_problem(EsRelay *relay);
 extern char *es_relay_store_problem(EsRelay *relay);
 extern const EsBrokerType *es_relay_options(EsRelay *relay, List **options);
 extern bool es_relay_runnable(EsRelay *relay);
+extern bool es_relay_finished(const EsRelay *relay);
+extern uint64 es_relay_execute(const char *query, int nargs, Oid *types, Datum *values,
+							   bool read_only);
 
 /* status.c: the shared memory slots */
 extern void es_relay_request_shmem(void);	/* shmem_request_hook */
@@ -76,15 +95,21 @@ extern bool es_relay_status_attach(int64 relay, int64 position);
 extern void es_relay_status_detach(void);
 extern void es_relay_status_state(EsRelayState state);
 extern void es_relay_status_progress(int64 position, int64 sent);
+extern double es_relay_status_rate(const EsRelayStatus *status);
 extern void es_relay_status_error(EsRelayState state, const char *error);
 extern bool es_relay_status_claim(int64 relay);
 extern void es_relay_status_problem(int64 relay, const char *error);
 extern void es_relay_status_address(const char *address);
 extern bool es_relay_status_nudged(void);
 extern void es_relay_status_nudge(int64 relay);
+extern void es_relay_status_tell(int64 relay);
+extern void es_relay_status_told(int64 relay);
 extern bool es_relay_status_read(int64 relay, EsRelayStatus *status);
 extern List *es_relay_status_ids(void);
 extern void es_relay_status_release(int64 relay);
+
+/* relay.c: what log lines of this process begin with */
+extern const char *es_relay_title(void);
 
 /* supervise.c */
 extern void es_relay_init(void);	/* called by _PG_init */
@@ -93,17 +118,26 @@ extern void es_relay_init(void);	/* called by _PG_init */
 extern const EsBrokerType *es_server_type(List *options);
 extern char *es_closest_name(const char *name, List *names);
 
+/* functions.c */
+extern char *es_relay_name_argument(FunctionCallInfo fcinfo, int argno, const char *what);
+extern char *es_relay_topic_argument(FunctionCallInfo fcinfo, int argno);
+extern const EsBrokerType *es_relay_check_server(const char *name);
+extern int64 es_relay_check_position(int64 position, const char *what);
+extern EsRelay *es_relay_own(FunctionCallInfo fcinfo, const char *function);
+extern const char *es_relay_delivery(const struct EsContent *content, const EsBrokerType *type);
+extern void es_relay_add(const EsRelay *relay);
+
+/* dead_letter.c */
+extern void es_relay_dead_letter(const EsRelay *relay, int64 position, const char *reason);
+extern bool es_dead_letter_delete(int64 relay, int64 position);
+
 /* template.c */
 extern void es_kafka_check_topic(const char *template);
-extern void es_kafka_topic(StringInfo buffer, const char *template, const char *store,
-						   const char *aggregate_type, const char *event_type);
+extern void es_kafka_topic_value(StringInfo buffer, const char *value, int length);
+extern void es_kafka_topic_end(StringInfo buffer, int begin);
 
 /* kafka_options.c */
 extern void es_kafka_check_option(const char *name, const char *value, bool on_server);
 extern void es_kafka_check_server(List *options);
-
-/* envelope.c */
-extern void es_envelope(TupleTableSlot *slot, const EsRelay *relay,
-						const EsBrokerType *type, EsMessage *message);
 
 #endif							/* EVENTSRC_RELAY_H */

@@ -5,7 +5,7 @@
 #ifndef EVENTSRC_RUN_H
 #define EVENTSRC_RUN_H
 
-#include "relay/relay.h"
+#include "relay/envelope.h"
 #include "store/position.h"
 
 typedef struct EsRun
@@ -13,15 +13,22 @@ typedef struct EsRun
 	int64		id;
 	EsRelay    *relay;			/* in context */
 	const EsBrokerType *type;
+	EsEnvelope *envelope;		/* its messages, in context */
 	List	   *options;		/* of the server and user mapping, in context */
 	MemoryContext context;		/* one attempt */
 	MemoryContext event;		/* one event */
 	EsBroker   *broker;			/* NULL: not connected */
+	bool		positioned;		/* it is known where to go on */
+	bool		exactly_once;	/* the broker keeps the position */
+	bool		wanted;			/* so the relay's row had it */
+	int64		rewound_total;	/* events confirmed at the last rewind */
+	int64		epoch;			/* of the relay's row when it was connected */
 	EsWindow   *window;
 	EsDatabase *database;		/* its positions */
 	uint64		moves;			/* of the safe position, before it was read */
 	int64		scanned;		/* everything up to here is handed over */
 	bool		complete;		/* nothing more is known to be there */
+	bool		full;			/* the broker takes no more at present */
 	int64		saved;			/* the position in eventsrc.relays */
 	TimestampTz saved_at;
 	uint64		errors;			/* of the broker, that were reported */
@@ -34,12 +41,23 @@ typedef struct EsRun
 	int64		refused;		/* events up to here are sent one by one */
 	int64		first_total;	/* events confirmed when the broker was opened */
 	int			pause_ms;		/* after the next failure */
-	volatile bool catalog_changed;	/* so the relay is to be loaded again */
+	volatile bool catalog_changed;	/* so the relay is to be loaded again; set
+									 * by invalidation messages for servers,
+									 * user mappings, roles, schemas and the
+									 * table eventsrc.relays */
 	bool		leave;			/* the relay is gone or not to run */
+	Oid			table;			/* eventsrc.relays */
+	char		stop[ES_RELAY_ERROR];	/* why the relay must stop, if so */
+	const char *stop_hint;
 } EsRun;
 
 /* send.c */
 extern void es_run_read(EsRun *run);
 extern bool es_run_has_room(EsRun *run);
+extern void es_run_dead_letter(EsRun *run, int64 position, const char *reason);
+
+/* progress.c */
+extern void es_run_position(EsRun *run);
+extern void es_run_rewind(EsRun *run);
 
 #endif							/* EVENTSRC_RUN_H */

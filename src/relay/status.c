@@ -18,6 +18,9 @@
 
 #define TRANCHE	"eventsrc_relays"
 
+/* what a relay's events a second are counted over, in us */
+#define RATE_INTERVAL	(5 * USECS_PER_SEC)
+
 static EsRelayStatus *slots = NULL;
 static LWLock *lock = NULL;
 static EsRelayStatus *mine = NULL;
@@ -68,6 +71,9 @@ es_relay_status_attach(int64 relay, int64 position)
 		mine->state = ES_RELAY_RUNNING;
 		mine->position = position;
 		mine->sent = 0;
+		mine->rate = 0;
+		mine->rate_at = 0;
+		mine->rate_sent = 0;
 		mine->nudged = false;
 		mine->address[0] = '\0';
 	}
@@ -109,10 +115,35 @@ es_relay_status_state(EsRelayState state)
 void
 es_relay_status_progress(int64 position, int64 sent)
 {
+	TimestampTz now = GetCurrentTimestamp();
+
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	mine->position = position;
 	mine->sent = sent;
+	if (mine->rate_at == 0 || now - mine->rate_at >= RATE_INTERVAL)
+	{
+		mine->rate = mine->rate_at == 0 ? 0 :
+			(sent - mine->rate_sent) * (double) USECS_PER_SEC / (now - mine->rate_at);
+		mine->rate_at = now;
+		mine->rate_sent = sent;
+	}
 	LWLockRelease(lock);
+}
+
+/*
+ * es_relay_status_rate returns the events a second that a relay's worker sent
+ * of late.
+ */
+double
+es_relay_status_rate(const EsRelayStatus *status)
+{
+	int64		past = GetCurrentTimestamp() - status->rate_at;
+
+	/* a worker that has nothing to do does not report */
+	if (status->rate_at == 0 || past >= 2 * RATE_INTERVAL)
+		return status->rate_at == 0 ? 0 :
+			(status->sent - status->rate_sent) * (double) USECS_PER_SEC / past;
+	return status->rate;
 }
 
 /*
@@ -215,6 +246,41 @@ es_relay_status_nudge(int64 relay)
 		if (proc != NULL)
 			SetLatch(&proc->procLatch);
 	}
+}
+
+/*
+ * es_relay_status_tell has es_relay_status_told() ask a relay's worker to look
+ * at its row; called before that is committed.
+ */
+void
+es_relay_status_tell(int64 relay)
+{
+	EsRelayStatus *slot;
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	slot = find_slot(relay);
+	if (slot != NULL)
+		slot->told = true;
+	LWLockRelease(lock);
+}
+
+/*
+ * es_relay_status_told wakes a relay's worker if its row was changed.
+ */
+void
+es_relay_status_told(int64 relay)
+{
+	EsRelayStatus *slot;
+	bool		told;
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	slot = find_slot(relay);
+	told = slot != NULL && slot->told;
+	if (told)
+		slot->told = false;
+	LWLockRelease(lock);
+	if (told)
+		es_relay_status_nudge(relay);
 }
 
 /*

@@ -48,6 +48,7 @@ supervise_relays(void)
 			continue;
 		if (es_relay_status_claim(relay->id))
 		{
+			es_relay_status_told(relay->id);
 			wait = es_worker_ensure("relay", relay->id, "es_relay_main", &problem);
 			if (problem != NULL)
 				es_relay_status_problem(relay->id, problem);

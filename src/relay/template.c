@@ -1,6 +1,6 @@
 /*
  * template.c
- *		Topic templates: "{store}.{aggregate_type}" and the like.
+ *		Templates, and what Kafka allows in a topic's name.
  *
  * Kafka's topic names have letters, digits, '.', '_' and '-', at most 249 of
  * them, and are neither "." nor "..".  Whatever else an event brings into the
@@ -9,21 +9,110 @@
 #include "relay/relay.h"
 
 #include "mb/pg_wchar.h"
+#include "relay/template.h"
+#include "store/store.h"
 
 #define TOPIC_LENGTH	249
 
-typedef enum Field
+static const struct
 {
-	FIELD_NONE,
-	FIELD_STORE,
-	FIELD_AGGREGATE_TYPE,
-	FIELD_EVENT_TYPE
-} Field;
+	const char *name;
+	int			field;
+}			fields[] =
 
-static Field match_field(const char *open, const char **after);
-static void append_legal(StringInfo buffer, const char *value);
+{
+	{"store", ES_FIELD_STORE},
+	{"aggregate_type", ES_ATT_AGGREGATE_TYPE},
+	{"aggregate_id", ES_ATT_AGGREGATE_ID},
+	{"version", ES_ATT_VERSION},
+	{"event_id", ES_ATT_EVENT_ID},
+	{"event_type", ES_ATT_EVENT_TYPE},
+	{"schema_version", ES_ATT_SCHEMA_VERSION},
+	{"user_id", ES_ATT_USER_ID},
+	{"correlation_id", ES_ATT_CORRELATION_ID},
+	{"causation_id", ES_ATT_CAUSATION_ID},
+	{"traceparent", ES_ATT_TRACEPARENT},
+	{"recorded_at", ES_ATT_RECORDED_AT},
+	{"occurred_at", ES_ATT_OCCURRED_AT},
+	{"global_position", ES_ATT_GLOBAL_POSITION},
+	{"transaction", ES_ATT_TRANSACTION},
+};
+
+static const char *match_field(const char *open, int *field);
 static bool is_topic_char(char c);
 static void refuse_topic(const char *template, const char *detail);
+
+/*
+ * es_template_problem says what is the matter with a template, or returns
+ * NULL.
+ */
+char *
+es_template_problem(const char *text)
+{
+	const char *p = text;
+
+	if (*text == '\0')
+		return pstrdup("It is empty.");
+	while (*p != '\0')
+	{
+		if (*p == '{')
+		{
+			int			field;
+			const char *after = match_field(p, &field);
+
+			if (after == NULL)
+				return psprintf("No such field: %.80s.", p);
+			p = after;
+		}
+		else if (*p == '}')
+			return pstrdup("A \"}\" closes no field.");
+		else
+			p += pg_mblen(p);
+	}
+	return NULL;
+}
+
+/*
+ * es_template_fields lists the fields.
+ */
+const char *
+es_template_fields(void)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < lengthof(fields); i++)
+		appendStringInfo(&names, "%s{%s}", i > 0 ? ", " : "", fields[i].name);
+	return names.data;
+}
+
+/*
+ * es_template_parse takes a template apart, in the current memory context.
+ */
+EsTemplate *
+es_template_parse(const char *text)
+{
+	EsTemplate *template = palloc(offsetof(EsTemplate, parts) +
+								  (strlen(text) + 1) * sizeof(EsTemplatePart));
+	const char *p = text;
+
+	template->nparts = 0;
+	while (*p != '\0')
+	{
+		EsTemplatePart *part = &template->parts[template->nparts++];
+
+		part->field = ES_FIELD_LITERAL;
+		part->length = strcspn(p, "{");
+		part->text = pnstrdup(p, part->length);
+		if (part->length > 0)
+			p += part->length;
+		else
+			p = match_field(p, &part->field);
+		if (p == NULL)
+			elog(ERROR, "invalid template \"%s\"", text);
+	}
+	return template;
+}
 
 /*
  * es_kafka_check_topic raises an error if a template cannot give Kafka topics.
@@ -31,133 +120,88 @@ static void refuse_topic(const char *template, const char *detail);
 void
 es_kafka_check_topic(const char *template)
 {
+	char	   *problem = es_template_problem(template);
+	EsTemplate *parsed;
 	int			literal = 0;
-	bool		fields = false;
-	const char *p = template;
 
-	if (*template == '\0')
-		refuse_topic(template, "It is empty.");
-
-	while (*p != '\0')
+	if (problem != NULL)
+		refuse_topic(template, problem);
+	parsed = es_template_parse(template);
+	for (int i = 0; i < parsed->nparts; i++)
 	{
-		if (*p == '{')
+		for (const char *p = parsed->parts[i].text; *p != '\0'; p++)
 		{
-			const char *after;
-
-			if (match_field(p, &after) == FIELD_NONE)
+			if (!is_topic_char(*p))
 				refuse_topic(template,
-							 psprintf("No such field: %.80s", p));
-			fields = true;
-			p = after;
-			continue;
+							 psprintf("The character \"%.*s\" cannot stand in a topic's name.",
+									  pg_mblen(p), p));
 		}
-		if (!is_topic_char(*p))
-			refuse_topic(template,
-						 psprintf("The character \"%.*s\" cannot stand in a topic's name.",
-								  pg_mblen(p), p));
-		literal++;
-		p++;
+		literal += parsed->parts[i].length;
 	}
 	if (literal > TOPIC_LENGTH)
 		refuse_topic(template,
 					 psprintf("A topic's name has at most %d characters.", TOPIC_LENGTH));
-	if (!fields && (strcmp(template, ".") == 0 || strcmp(template, "..") == 0))
+	if (strcmp(template, ".") == 0 || strcmp(template, "..") == 0)
 		refuse_topic(template, "Kafka has no such topic name.");
 }
 
 /*
- * es_kafka_topic writes the topic of an event into buffer.
+ * es_kafka_topic_value appends an event's value, in UTF-8, with '_' for each
+ * character that cannot stand in a topic's name.
  */
 void
-es_kafka_topic(StringInfo buffer, const char *template, const char *store,
-			   const char *aggregate_type, const char *event_type)
+es_kafka_topic_value(StringInfo buffer, const char *value, int length)
 {
-	const char *p = template;
+	const char *end = value + length;
 
-	resetStringInfo(buffer);
-	while (*p != '\0')
+	while (value < end)
 	{
-		const char *after = p + 1;
-		const char *value = NULL;
-
-		if (*p == '{')
-		{
-			switch (match_field(p, &after))
-			{
-				case FIELD_STORE:
-					value = store;
-					break;
-				case FIELD_AGGREGATE_TYPE:
-					value = aggregate_type;
-					break;
-				case FIELD_EVENT_TYPE:
-					value = event_type;
-					break;
-				case FIELD_NONE:
-					break;
-			}
-		}
-		if (value != NULL)
-			append_legal(buffer, value);
-		else
-			appendStringInfoChar(buffer, *p);
-		p = after;
+		appendStringInfoCharMacro(buffer, is_topic_char(*value) ? *value : '_');
+		value += pg_utf_mblen((const unsigned char *) value);
 	}
+}
 
-	if (buffer->len > TOPIC_LENGTH)
+/*
+ * es_kafka_topic_end makes what stands in the buffer from begin on a legal
+ * topic's name.
+ */
+void
+es_kafka_topic_end(StringInfo buffer, int begin)
+{
+	const char *name = buffer->data + begin;
+
+	if (buffer->len - begin > TOPIC_LENGTH)
 	{
-		buffer->len = TOPIC_LENGTH;
+		buffer->len = begin + TOPIC_LENGTH;
 		buffer->data[buffer->len] = '\0';
 	}
-	if (buffer->len == 0 ||
-		strcmp(buffer->data, ".") == 0 || strcmp(buffer->data, "..") == 0)
+	if (*name == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 	{
-		resetStringInfo(buffer);
+		buffer->len = begin;
 		appendStringInfoChar(buffer, '_');
 	}
 }
 
 /*
- * append_legal appends an event's value, with '_' for each character that
- * cannot stand in a topic's name.
+ * match_field recognises the field whose brace stands at open, and returns
+ * what follows it; NULL if there is no such field.
  */
-static void
-append_legal(StringInfo buffer, const char *value)
+static const char *
+match_field(const char *open, int *field)
 {
-	for (const char *p = value; *p != '\0'; p += pg_mblen(p))
-		appendStringInfoChar(buffer, is_topic_char(*p) ? *p : '_');
-}
-
-/*
- * match_field recognises the field whose brace stands at open, and sets after
- * to what follows it.
- */
-static Field
-match_field(const char *open, const char **after)
-{
-	static const struct
-	{
-		const char *text;
-		Field		field;
-	}			fields[] =
-	{
-		{"{store}", FIELD_STORE},
-		{"{aggregate_type}", FIELD_AGGREGATE_TYPE},
-		{"{event_type}", FIELD_EVENT_TYPE},
-	};
+	const char *name = open + 1;
 
 	for (int i = 0; i < lengthof(fields); i++)
 	{
-		size_t		length = strlen(fields[i].text);
+		size_t		length = strlen(fields[i].name);
 
-		if (strncmp(open, fields[i].text, length) == 0)
+		if (strncmp(name, fields[i].name, length) == 0 && name[length] == '}')
 		{
-			*after = open + length;
-			return fields[i].field;
+			*field = fields[i].field;
+			return name + length + 1;
 		}
 	}
-	*after = open + 1;
-	return FIELD_NONE;
+	return NULL;
 }
 
 /*
@@ -180,5 +224,6 @@ refuse_topic(const char *template, const char *detail)
 			(errcode(ERRCODE_ES_INVALID_RELAY),
 			 errmsg("invalid topic template \"%.300s\"", template),
 			 errdetail_internal("%s", detail),
-			 errhint("A template has letters, digits, \".\", \"_\", \"-\" and the fields {store}, {aggregate_type} and {event_type}.")));
+			 errhint("A template has letters, digits, \".\", \"_\", \"-\" and fields: %s.",
+					 es_template_fields())));
 }

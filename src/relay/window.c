@@ -6,6 +6,7 @@
 
 #include "utils/memutils.h"
 
+static void advance(EsWindow *window);
 static EsWindowEntry *entry_of(EsWindow *window, uint64 sequence);
 
 /*
@@ -80,7 +81,35 @@ es_window_confirm(EsWindow *window, uint64 sequence)
 	if (sequence < window->first || sequence >= window->next)
 		return;
 	entry_of(window, sequence)->confirmed = true;
+	advance(window);
+}
 
+/*
+ * es_window_confirm_through notes that an event and all before it have arrived.
+ */
+void
+es_window_confirm_through(EsWindow *window, uint64 sequence)
+{
+	for (uint64 i = window->first; i < window->next && i <= sequence; i++)
+		entry_of(window, i)->confirmed = true;
+	advance(window);
+}
+
+/*
+ * es_window_pending counts what is not confirmed (or stands behind such).
+ */
+uint64
+es_window_pending(EsWindow *window)
+{
+	return window->next - window->first;
+}
+
+/*
+ * advance passes over what is confirmed.
+ */
+static void
+advance(EsWindow *window)
+{
 	while (window->first < window->next)
 	{
 		EsWindowEntry *entry = entry_of(window, window->first);
@@ -92,15 +121,6 @@ es_window_confirm(EsWindow *window, uint64 sequence)
 		window->first++;
 		window->total++;
 	}
-}
-
-/*
- * es_window_pending counts what is not confirmed (or stands behind such).
- */
-uint64
-es_window_pending(EsWindow *window)
-{
-	return window->next - window->first;
 }
 
 /*

@@ -37,6 +37,7 @@ extern bool es_window_has_room(EsWindow *window, size_t size);
 extern uint64 es_window_add(EsWindow *window, int64 position, size_t size);
 extern int64 es_window_position(EsWindow *window, uint64 sequence);
 extern void es_window_confirm(EsWindow *window, uint64 sequence);
+extern void es_window_confirm_through(EsWindow *window, uint64 sequence);
 extern uint64 es_window_pending(EsWindow *window);
 
 #endif							/* EVENTSRC_WINDOW_H */

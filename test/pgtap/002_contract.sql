@@ -50,7 +50,13 @@ INSERT INTO contract VALUES
     ('es_create_upcaster', '{text,integer,regprocedure,text,name}', 'void', 'plpgsql', 'volatile', false),
     ('es_drop_upcaster', '{text,integer,name}', 'void', 'plpgsql', 'volatile', false),
     ('es_check_upcasters', '{name}', 'setof record', 'plpgsql', 'volatile', true),
-    ('es_create_relay', '{name,name,text,bigint,name}', 'void', 'c', 'volatile', false),
+    ('es_create_relay', '{name,name,text,bigint,bigint,jsonb,name}', 'void', 'c', 'volatile', false),
+    ('es_alter_relay', '{name,text,jsonb}', 'void', 'c', 'volatile', false),
+    ('es_seek_relay', '{name,bigint,timestamp with time zone}', 'bigint', 'c', 'volatile', false),
+    ('es_replay_relay', '{name,text,bigint,bigint,name}', 'name', 'c', 'volatile', false),
+    ('es_retry_dead_letter', '{name,bigint}', 'void', 'c', 'volatile', false),
+    ('es_discard_dead_letter', '{name,bigint}', 'void', 'c', 'volatile', false),
+    ('es_metrics', '{}', 'text', 'sql', 'volatile', false),
     ('es_drop_relay', '{name}', 'void', 'c', 'volatile', false),
     ('es_pause_relay', '{name}', 'void', 'c', 'volatile', false),
     ('es_resume_relay', '{name}', 'void', 'c', 'volatile', false);
@@ -81,7 +87,12 @@ FROM contract c JOIN (VALUES
     ('es_set_context', 'user_id text DEFAULT NULL::text, correlation_id text DEFAULT NULL::text, causation_id text DEFAULT NULL::text, traceparent text DEFAULT NULL::text'),
     ('es_read_stream', 'aggregate_type text, aggregate_id text, from_version bigint DEFAULT NULL::bigint, max_count bigint DEFAULT NULL::bigint, backward boolean DEFAULT false, store name DEFAULT NULL::name'),
     ('es_read_all', 'after_position bigint DEFAULT 0, max_count bigint DEFAULT 1000, aggregate_types text[] DEFAULT NULL::text[], event_types text[] DEFAULT NULL::text[], store name DEFAULT NULL::name'),
-    ('es_create_relay', 'name name, server name, topic text DEFAULT ''{store}.{aggregate_type}''::text, from_position bigint DEFAULT 0, store name DEFAULT NULL::name'),
+    ('es_create_relay', 'name name, server name, topic text DEFAULT ''{store}.{aggregate_type}''::text, from_position bigint DEFAULT 0, to_position bigint DEFAULT NULL::bigint, options jsonb DEFAULT ''{}''::jsonb, store name DEFAULT NULL::name'),
+    ('es_alter_relay', 'name name, topic text DEFAULT NULL::text, options jsonb DEFAULT NULL::jsonb'),
+    ('es_seek_relay', 'name name, "position" bigint DEFAULT NULL::bigint, at timestamp with time zone DEFAULT NULL::timestamp with time zone'),
+    ('es_replay_relay', 'name name, topic text, from_position bigint, to_position bigint DEFAULT NULL::bigint, replay name DEFAULT NULL::name'),
+    ('es_retry_dead_letter', 'relay name, "position" bigint'),
+    ('es_discard_dead_letter', 'relay name, "position" bigint'),
     ('es_create_event_type', 'event_type text, schema_version integer DEFAULT NULL::integer, json_schema jsonb DEFAULT NULL::jsonb, compatibility text DEFAULT ''none''::text, description text DEFAULT NULL::text, store name DEFAULT NULL::name'),
     ('es_drop_event_type', 'event_type text, schema_version integer DEFAULT NULL::integer, store name DEFAULT NULL::name'),
     ('es_set_strict', 'strict boolean, store name DEFAULT NULL::name'),
@@ -120,6 +131,11 @@ FROM pg_attribute WHERE attrelid = 'es_event'::regclass AND attnum > 0;
 SELECT has_view('public', 'es_workers', 'there is a view of the workers');
 SELECT has_view('public', 'es_relays', 'there is a view of the relays');
 SELECT columns_are('public', 'es_progress', ARRAY['pid', 'database', 'command', 'store', 'done', 'total', 'started_at']);
+SELECT has_view('public', 'es_dead_letters', 'there is a view of the dead letters');
+SELECT columns_are('public', 'es_dead_letters', ARRAY['relay', 'store', 'position', 'event_id', 'reason', 'at']);
+SELECT columns_are('public', 'es_relays', ARRAY['relay', 'store', 'server', 'broker_type', 'broker', 'topic', 'state', 'position',
+    'safe_position', 'lag_events', 'lag_seconds', 'sent', 'retries', 'last_error', 'last_error_at', 'pid', 'owner', 'delivery',
+    'to_position', 'throughput', 'options']);
 SELECT columns_are('public', 'es_workers', ARRAY['pid', 'kind', 'database', 'id', 'state', 'started_at', 'failures',
                                                  'retry_at', 'last_error_at', 'last_error']);
 

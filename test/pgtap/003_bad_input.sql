@@ -354,6 +354,24 @@ SELECT refused(statement, 'VE017', 'data that does not fit: ' || statement, true
     $$INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data) VALUES ('Order', 'checked', 'Checked', '{}')$$]) statement;
 SELECT is(es_stream_version('Order', 'checked'), NULL, 'nothing was appended of what does not fit');
 
+
+-- relays
+CREATE SERVER bad_broker FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', "bootstrap.servers" 'localhost:1');
+SELECT refused(format('SELECT es_create_relay(%L, %L, options => %L)', 'r', 'bad_broker', options), 'VE009', 'options of a relay: ' || options)
+FROM unnest(ARRAY['[]', '"raw"', '{"x": 1}', '{"envelope": "xml"}', '{"envelope": 1}', '{"delivery": "often"}', '{"key": "{x}"}',
+    '{"aggregate_types": []}', '{"event_types": "Placed"}', '{"filter": "nothing"}', '{"transform": "pg_catalog.now"}',
+    '{"filter": "a.b.c.d"}', '{"tombstones": 1}', '{"on_error": "retry"}', '{"dead_letter_topic": "x"}', '{"headers": {"a": 1}}',
+    '{"source": "{"}', '{"upcast": "no"}']) options;
+SELECT refused(statement, 'VE009', statement) FROM unnest(ARRAY[
+    $$SELECT es_create_relay('r', 'none')$$, $$SELECT es_create_relay('r', 'bad_broker', '{x}')$$,
+    $$SELECT es_alter_relay('none')$$, $$SELECT es_seek_relay('none', 0)$$, $$SELECT es_replay_relay('none', 't', 0)$$,
+    $$SELECT es_retry_dead_letter('none', 1)$$, $$SELECT es_discard_dead_letter('none', 1)$$]) statement;
+SELECT refused(statement, 'VE004', statement) FROM unnest(ARRAY[
+    $$SELECT es_create_relay('r', 'bad_broker', NULL)$$, $$SELECT es_create_relay('r', 'bad_broker', options => NULL)$$,
+    $$SELECT es_create_relay('r', 'bad_broker', from_position => -1)$$,
+    $$SELECT es_create_relay('r', 'bad_broker', to_position => 0)$$]) statement;
+DROP SERVER bad_broker;
+
 -- and afterwards everything still works
 SELECT is((SELECT version FROM es_append('Order', '1', 'Placed', expected_version => 3)), 4::bigint, 'the next version is what it should be');
 SELECT is(es_safe_position(), (SELECT max(global_position) FROM es.events), 'the safe position is that of the last event');

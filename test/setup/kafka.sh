@@ -6,18 +6,24 @@
 #     kafka.sh kill9 FOLDER  kills it, as a crash would
 # up after down or kill9 starts the same broker again, at the same port, with what it had stored.
 # Fetching needs a user that may install packages; the rest runs as any user.
-# Settings: KAFKA_XMX (512m), KAFKA_PROPERTIES (a file with more properties, read at the first up).
+# Settings: KAFKA_XMX (512m), KAFKA_PROPERTIES (a file with more properties, read at the first up),
+# KAFKA_SECURE (a PEM file with a private key and its certificate for localhost: the broker listens with
+# SASL_SSL, too, at the address in FOLDER/secure, and knows the user relay, password in KAFKA_PASSWORD).
+# KAFKA_PROXY (the port of a proxy: clients that come by it are sent to it again; it is to connect to 127.0.0.1 at
+# the port in FOLDER/behind).
 # shellcheck source=test/setup/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 KAFKA=4.4.0 SCALA=2.13 LOG4J=2.25.2
 jars=$ES_CACHE/kafka-$KAFKA
+scram=()
 act=${1:?fetch, up, down or kill9}
 [ "$act" = fetch ] || dir=${2:?folder}
 
 # fetch gets the jars.
 fetch() {
     need_java
+    command -v openssl >/dev/null || need_packages openssl
     [ ! -e "$jars/ok" ] || return 0
     say "fetching Apache Kafka $KAFKA from Maven Central into $jars"
     command -v mvn >/dev/null || need_packages maven
@@ -66,7 +72,7 @@ wait_until_gone() {
 
 # configure writes the broker's settings, at its first start.
 configure() {
-    local port controller
+    local port controller secure
     port=$(free_port)
     controller=$(free_port)
     while [ "$controller" = "$port" ]; do controller=$(free_port); done
@@ -97,6 +103,32 @@ configure() {
 	broker.heartbeat.interval.ms=500
 	broker.session.timeout.ms=2000
 	END
+    # a second door, for clients that come through a proxy and are to go on through it
+    if [ -n "${KAFKA_PROXY:-}" ]; then
+        free_port >"$dir/behind"
+        cat >>"$dir/server.properties" <<-END
+	listeners=PLAINTEXT://127.0.0.1:$port,PROXY://127.0.0.1:$(cat "$dir/behind"),CONTROLLER://127.0.0.1:$controller
+	advertised.listeners=PLAINTEXT://127.0.0.1:$port,PROXY://127.0.0.1:$KAFKA_PROXY
+	listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXY:PLAINTEXT,CONTROLLER:PLAINTEXT
+	inter.broker.listener.name=PLAINTEXT
+	END
+    fi
+    if [ -n "${KAFKA_SECURE:-}" ]; then
+        secure=$(free_port)
+        while [ "$secure" = "$port" ] || [ "$secure" = "$controller" ]; do secure=$(free_port); done
+        cat >>"$dir/server.properties" <<-END
+	listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller,SECURE://127.0.0.1:$secure
+	advertised.listeners=PLAINTEXT://127.0.0.1:$port,SECURE://localhost:$secure
+	listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
+	listener.name.secure.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512
+	listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_relay="$KAFKA_PASSWORD";
+	listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+	listener.name.secure.ssl.keystore.type=PEM
+	listener.name.secure.ssl.keystore.location=$KAFKA_SECURE
+	END
+        echo "localhost:$secure" >"$dir/secure"
+        scram=(--add-scram "SCRAM-SHA-512=[name=relay,password=$KAFKA_PASSWORD]")
+    fi
     [ -z "${KAFKA_PROPERTIES:-}" ] || cat "$KAFKA_PROPERTIES" >>"$dir/server.properties"
     cat >"$dir/log4j2.xml" <<-'END'
 	<Configuration status="WARN">
@@ -120,7 +152,7 @@ up() {
         "-Dlog4j2.configurationFile=$dir/log4j2.xml" -cp "$jars/libs/*")
     if [ ! -e "$dir/data/meta.properties" ]; then
         id=$(head -c 16 /dev/urandom | base64 | tr '+/' 'xy' | tr -d =)
-        "${java[@]}" kafka.tools.StorageTool format -t "$id" -c "$dir/server.properties" >"$dir/format.log" 2>&1 ||
+        "${java[@]}" kafka.tools.StorageTool format -t "$id" -c "$dir/server.properties" "${scram[@]}" >"$dir/format.log" 2>&1 ||
             { cat "$dir/format.log" >&2; die "Kafka cannot format its storage"; }
     fi
     setsid "${java[@]}" kafka.Kafka "$dir/server.properties" >>"$dir/kafka.log" 2>&1 </dev/null &

@@ -96,6 +96,152 @@ SELECT es_create_relay('r', 'relay_kafka', 'store}', store => 'relay_store');
 SELECT es_create_relay('r', 'relay_kafka', '..', store => 'relay_store');
 SELECT es_create_relay('r', 'relay_kafka', repeat('x', 250), store => 'relay_store');
 SELECT es_create_relay('r', 'relay_kafka', from_position => -1, store => 'relay_store');
+SELECT es_create_relay('r', 'relay_kafka', from_position => 0, to_position => 0, store => 'relay_store');
+-- what is sent: each option is checked
+CREATE FUNCTION relay_even(event es_event) RETURNS boolean LANGUAGE sql AS $$ SELECT event.version % 2 = 0 $$;
+CREATE FUNCTION relay_slim(event es_event) RETURNS jsonb LANGUAGE sql AS $$ SELECT event.data - 'secret' $$;
+CREATE FUNCTION relay_all(event es_event) RETURNS SETOF jsonb LANGUAGE sql AS $$ SELECT event.data $$;
+CREATE FUNCTION relay_refused(options jsonb, topic text DEFAULT 't') RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    d text;
+    h text;
+BEGIN
+    PERFORM es_create_relay('r', 'relay_kafka', topic, options => options, store => 'relay_store');
+    RETURN 'not refused';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS d = PG_EXCEPTION_DETAIL, h = PG_EXCEPTION_HINT;
+    RETURN concat_ws(' | ', SQLSTATE, SQLERRM, nullif(d, ''), nullif(h, ''));
+END $$;
+SELECT relay_refused(options) FROM unnest(ARRAY[
+    NULL, '[]', '1', '{"envelop": "raw"}', '{"x": 1}',
+    '{"envelope": "avro"}', '{"envelope": 1}', '{"envelope": ""}',
+    '{"delivery": "at_most_once"}',
+    '{"key": "{aggregate}"}', '{"key": "}"}', '{"key": ["{store}"]}',
+    '{"aggregate_types": "Order"}', '{"aggregate_types": []}', '{"event_types": ["Placed", 1]}', '{"event_types": {"Placed": "x"}}',
+    '{"filter": "relay_none"}', '{"filter": "nowhere.relay_even"}', '{"filter": "relay_slim"}', '{"filter": true}',
+    '{"transform": "relay_even"}', '{"transform": "relay_all"}',
+    '{"tombstones": "yes"}', '{"upcast": 1}',
+    '{"on_error": "ignore"}', '{"dead_letter_topic": "dead"}',
+    '{"on_error": "dead_letter", "dead_letter_topic": "a topic"}',
+    '{"headers": ["tenant"]}', '{"headers": {"tenant": "{tenant}"}}', '{"headers": {"tenant": 1}}', '{"headers": {"": "x"}}',
+    '{"headers": {"a": "1", "b": "2", "c": "3", "d": "4", "e": "5", "f": "6", "g": "7", "h": "8", "i": "9", "j": "10", "k": "11", "l": "12", "m": "13"}}',
+    '{"source": "https://shop.example/a b"}', '{"source": "{nothing}"}']::jsonb[]) options;
+SELECT relay_refused('{}', topic) FROM unnest(ARRAY['{data}', '{aggregate_id', 'a/b']) topic;
+SELECT count(*) AS relays FROM es_relays;
+-- whose functions: the owner must be able to call them
+REVOKE EXECUTE ON FUNCTION relay_even(es_event) FROM PUBLIC;
+GRANT USAGE ON FOREIGN SERVER relay_kafka TO relay_admin;
+GRANT USAGE ON SCHEMA relay_store TO relay_admin;
+GRANT SELECT ON relay_store.events TO relay_admin;
+SET ROLE relay_admin;
+SELECT relay_refused('{"filter": "relay_even"}');
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION relay_even(es_event) TO relay_admin;
+BEGIN;
+SET LOCAL ROLE relay_admin;
+SELECT es_create_relay('r', 'relay_kafka', 'events.{aggregate_type}.{user_id}', options =>
+    '{"filter": "relay_even", "transform": "relay_slim", "envelope": "cloudevents", "key": null, "headers": {"tenant": "{store}"},
+      "aggregate_types": ["Order"], "on_error": "dead_letter", "dead_letter_topic": "dead.{store}"}', store => 'relay_store');
+SELECT topic, delivery, options, state, last_error FROM es_relays;
+-- altering: named options change, null takes one away, the rest stays
+SELECT es_alter_relay('r', options => '{"envelope": "raw", "transform": null, "delivery": "at_least_once"}');
+SELECT topic, delivery, options FROM es_relays;
+SELECT es_alter_relay('r', topic => 'elsewhere');
+SELECT topic, delivery, options FROM es_relays;
+SAVEPOINT s;
+SELECT es_alter_relay('r', topic => 'a topic');
+ROLLBACK TO s;
+SELECT es_alter_relay('r', options => '{"on_error": null}');
+ROLLBACK TO s;
+SELECT es_alter_relay('r', options => '"raw"');
+ROLLBACK TO s;
+SELECT es_alter_relay('none');
+ROLLBACK TO s;
+-- what it calls goes away
+RESET ROLE;
+REVOKE EXECUTE ON FUNCTION relay_even(es_event) FROM relay_admin;
+SELECT state, last_error FROM es_relays;
+GRANT EXECUTE ON FUNCTION relay_even(es_event) TO relay_admin;
+ALTER FUNCTION relay_even(es_event) RENAME TO relay_odd;
+SELECT state, last_error FROM es_relays;
+ALTER FUNCTION relay_odd(es_event) RENAME TO relay_even;
+SELECT state, last_error FROM es_relays;
+-- seeking
+SET LOCAL ROLE relay_admin;
+SAVEPOINT s;
+SELECT es_seek_relay('r');
+ROLLBACK TO s;
+SELECT es_seek_relay('r', 1, now());
+ROLLBACK TO s;
+SELECT es_seek_relay('r', -1);
+ROLLBACK TO s;
+SELECT es_seek_relay('r', es_safe_position()) = es_safe_position() AS at_the_end;
+SELECT position = safe_position AS at_the_end, lag_events FROM es_relays;
+SELECT es_seek_relay('r', at => '2000-01-01') < es_safe_position() AS before;
+SELECT lag_events FROM es_relays;
+SELECT es_seek_relay('r', at => 'infinity') = es_safe_position() AS at_the_end;
+-- replaying a range: a relay that ends by itself
+SAVEPOINT s;
+SELECT es_replay_relay('r', 'side', NULL);
+ROLLBACK TO s;
+SELECT es_replay_relay('r', 'side', 0, 0);
+ROLLBACK TO s;
+SELECT es_replay_relay('r', NULL, 0);
+ROLLBACK TO s;
+SELECT es_replay_relay('r', 'side', 0);
+SELECT es_replay_relay('r', 'side.{event_type}', 0, 1);
+SELECT es_replay_relay('r', 'side', 0, 1, 'mine');
+SELECT relay, topic, to_position IS NOT NULL AS ends, delivery, options FROM es_relays ORDER BY relay;
+RESET ROLE;
+UPDATE eventsrc.relays SET position = to_position WHERE to_position IS NOT NULL;
+SELECT relay, state, lag_events FROM es_relays ORDER BY relay;
+-- dead letters
+INSERT INTO eventsrc.relay_dead_letters (relay, position, event_id, reason)
+SELECT r.id, e.global_position, e.event_id, 'too large' FROM eventsrc.relays r, relay_store.events e WHERE r.name = 'r';
+SELECT global_position AS dead FROM relay_store.events \gset
+SELECT relay, store, reason FROM es_dead_letters;
+SET LOCAL ROLE relay_other;
+SELECT count(*) AS seen FROM es_dead_letters;
+SAVEPOINT s;
+SELECT es_retry_dead_letter('r', :dead);
+ROLLBACK TO s;
+SELECT es_discard_dead_letter('r', :dead);
+ROLLBACK TO s;
+RESET ROLE;
+SET LOCAL ROLE relay_admin;
+SAVEPOINT s;
+SELECT es_retry_dead_letter('r', NULL);
+ROLLBACK TO s;
+\set VERBOSITY sqlstate
+SELECT es_retry_dead_letter('r', :dead + 1);
+\set VERBOSITY default
+ROLLBACK TO s;
+SELECT es_retry_dead_letter('r', :dead);
+SELECT es_retry_dead_letter('r', :dead);
+SELECT relay LIKE 'r retry %' AS retries, topic, to_position = :dead AS ends, options FROM es_relays
+WHERE relay NOT IN ('r', 'mine') AND relay NOT LIKE '%replay%';
+SELECT es_discard_dead_letter('r', :dead);
+SELECT count(*) AS left FROM es_dead_letters;
+SELECT es_drop_relay('r');
+SELECT count(*) AS retries FROM es_relays WHERE relay LIKE '% retry %';
+ROLLBACK;
+DROP FUNCTION relay_even(es_event);
+DROP FUNCTION relay_slim(es_event);
+DROP FUNCTION relay_all(es_event);
+DROP FUNCTION relay_refused(jsonb, text);
+REVOKE ALL ON FOREIGN SERVER relay_kafka FROM relay_admin;
+REVOKE ALL ON SCHEMA relay_store FROM relay_admin;
+REVOKE ALL ON relay_store.events FROM relay_admin;
+-- metrics: Prometheus' text format, labels escaped
+BEGIN;
+SELECT es_create_relay(E'a "b"\\c\nd', 'relay_kafka', store => 'relay_store');
+SELECT es_pause_relay(E'a "b"\\c\nd');
+SELECT regexp_replace(line, ' [0-9.e+-]+$', ' N') AS line
+FROM regexp_split_to_table(es_metrics(), E'\n') line
+WHERE line ~ 'eventsrc_(relay|safe|positions|workers)' AND line !~ 'kind="(database|launcher)"' AND line !~ 'lag_seconds\{';
+SELECT bool_and(line ~ '^(# (HELP|TYPE) [a-z_]+ .+|[a-z_]+(\{([a-z]+="([^"\\]|\\.)*",?)+\})? [-0-9.e+]+)?$') AS well_formed
+FROM regexp_split_to_table(es_metrics(), E'\n') line;
+ROLLBACK;
 SET client_min_messages = warning;
 CREATE FOREIGN DATA WRAPPER relay_other;
 CREATE SERVER relay_files FOREIGN DATA WRAPPER relay_other;

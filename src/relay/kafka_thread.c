@@ -1,0 +1,463 @@
+/*
+ * kafka_thread.c
+ *		Exactly once: the thread that waits for Kafka, so that the relay can
+ *		read and produce meanwhile.
+ *
+ * It does one job at a time: start (fence others, read the progress), commit
+ * one producer's transaction, abort all.  It has all signals blocked and
+ * touches nothing of PostgreSQL; neither do librdkafka's callbacks, which may
+ * run here: what they say waits in the EsKafkaTxn until the relay's thread
+ * takes it.
+ */
+#include "relay/kafka_txn.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+static void *serve(void *argument);
+static EsKafkaResult start(EsKafkaTxn *kafka, char *error, size_t error_size);
+static EsKafkaResult fence(EsKafkaTxn *kafka, int turn, char *error, size_t error_size);
+static EsKafkaResult claim(EsKafkaTxn *kafka, bool found, char *error, size_t error_size);
+static bool is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size);
+static void flush(EsKafkaTxn *kafka, int turn);
+static void wake(EsKafkaTxn *kafka);
+static EsKafkaResult commit(EsKafkaTxn *kafka, int turn, char *error, size_t error_size);
+static EsKafkaResult abort_all(EsKafkaTxn *kafka, char *error, size_t error_size);
+static EsKafkaResult judge(rd_kafka_t * producer, rd_kafka_error_t *problem,
+						   char *error, size_t error_size);
+static void copy_text(char *target, const char *source, size_t size);
+
+/*
+ * es_kafka_thread_start starts the thread; false if that fails.
+ */
+bool
+es_kafka_thread_start(EsKafkaTxn *kafka)
+{
+	sigset_t	all;
+	sigset_t	before;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	kafka->has_thread = pthread_create(&kafka->thread, NULL, serve, kafka) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return kafka->has_thread;
+}
+
+/*
+ * es_kafka_thread_ask gives the thread a job; the last one's result was taken.
+ */
+void
+es_kafka_thread_ask(EsKafkaTxn *kafka, EsKafkaJob job, int turn)
+{
+	pthread_mutex_lock(&kafka->lock);
+	Assert(!kafka->busy && !kafka->finished);
+	kafka->job = job;
+	kafka->job_turn = turn;
+	kafka->flushed = false;
+	kafka->busy = true;
+	pthread_cond_signal(&kafka->asked);
+	pthread_mutex_unlock(&kafka->lock);
+}
+
+/*
+ * es_kafka_thread_is_idle tells whether it can be asked.
+ */
+bool
+es_kafka_thread_is_idle(EsKafkaTxn *kafka)
+{
+	bool		idle;
+
+	pthread_mutex_lock(&kafka->lock);
+	idle = !kafka->busy && !kafka->finished;
+	pthread_mutex_unlock(&kafka->lock);
+	return idle;
+}
+
+/*
+ * es_kafka_thread_wait waits until the thread's job is done or the time is
+ * over, and tells whether there is a result to take.
+ */
+bool
+es_kafka_thread_wait(EsKafkaTxn *kafka, int timeout_ms)
+{
+	struct timespec until;
+	bool		finished;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += timeout_ms / 1000;
+	until.tv_nsec += (long) (timeout_ms % 1000) * 1000000L;
+	if (until.tv_nsec >= 1000000000L)
+	{
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000L;
+	}
+	pthread_mutex_lock(&kafka->lock);
+	while (kafka->busy)
+	{
+		if (pthread_cond_timedwait(&kafka->done, &kafka->lock, &until) == ETIMEDOUT)
+			break;
+	}
+	finished = kafka->finished;
+	pthread_mutex_unlock(&kafka->lock);
+	return finished;
+}
+
+/*
+ * es_kafka_thread_end has the thread leave off and waits for its end.
+ */
+void
+es_kafka_thread_end(EsKafkaTxn *kafka)
+{
+	if (!kafka->has_thread)
+		return;
+	pthread_mutex_lock(&kafka->lock);
+	kafka->quit = true;
+	pthread_cond_signal(&kafka->asked);
+	pthread_mutex_unlock(&kafka->lock);
+	pthread_join(kafka->thread, NULL);
+	kafka->has_thread = false;
+}
+
+/*
+ * es_kafka_note_delivery notes that a message was not delivered (those that
+ * were, are not reported).  The first reason says why; what is purged behind it
+ * only follows.
+ */
+void
+es_kafka_note_delivery(rd_kafka_t * client, const rd_kafka_message_t *message, void *opaque)
+{
+	EsKafkaTxn *kafka = opaque;
+
+	if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR ||
+		message->err == RD_KAFKA_RESP_ERR__PURGE_QUEUE ||
+		message->err == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT ||
+		message->err == RD_KAFKA_RESP_ERR__FATAL)
+		return;
+	pthread_mutex_lock(&kafka->lock);
+	if (kafka->failures == 0)
+	{
+		kafka->failure = message->err;
+		copy_text(kafka->failed_topic, rd_kafka_topic_name(message->rkt), sizeof(kafka->failed_topic));
+	}
+	if (message->err == kafka->failure)
+		kafka->failed_sequence = Max(kafka->failed_sequence,
+									 (uint64) (uintptr_t) message->_private);
+	kafka->failures++;
+	pthread_mutex_unlock(&kafka->lock);
+}
+
+/*
+ * es_kafka_note_error notes an error of a whole client.
+ */
+void
+es_kafka_note_error(rd_kafka_t * client, int error, const char *reason, void *opaque)
+{
+	EsKafkaTxn *kafka = opaque;
+
+	/* what is fatal shows in what is done next */
+	if (error == RD_KAFKA_RESP_ERR__FATAL)
+		return;
+	pthread_mutex_lock(&kafka->lock);
+	/* "all brokers are down" tells less than what came before it */
+	if (error != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || kafka->error[0] == '\0')
+		copy_text(kafka->error, reason, sizeof(kafka->error));
+	kafka->has_error = true;
+	pthread_mutex_unlock(&kafka->lock);
+}
+
+/*
+ * es_kafka_note_log keeps a log line for the relay's thread; the latest are
+ * lost if there are too many.
+ */
+void
+es_kafka_note_log(const rd_kafka_t * client, int level, const char *facility, const char *text)
+{
+	EsKafkaTxn *kafka = rd_kafka_opaque(client);
+
+	pthread_mutex_lock(&kafka->lock);
+	if (kafka->log_lines < ES_KAFKA_LOG_LINES)
+	{
+		EsKafkaLogLine *line = &kafka->log[kafka->log_lines++];
+
+		line->level = level;
+		copy_text(line->facility, facility, sizeof(line->facility));
+		copy_text(line->text, text, sizeof(line->text));
+	}
+	pthread_mutex_unlock(&kafka->lock);
+}
+
+/*
+ * serve does the jobs until it is to quit.
+ */
+static void *
+serve(void *argument)
+{
+	EsKafkaTxn *kafka = argument;
+
+	pthread_mutex_lock(&kafka->lock);
+	while (!kafka->quit)
+	{
+		char		error[ES_BROKER_TEXT] = "";
+		EsKafkaJob	job = kafka->job;
+		int			turn = kafka->job_turn;
+		EsKafkaResult result = ES_KAFKA_OK;
+
+		if (!kafka->busy)
+		{
+			pthread_cond_wait(&kafka->asked, &kafka->lock);
+			continue;
+		}
+		pthread_mutex_unlock(&kafka->lock);
+		if (job == ES_JOB_START)
+			result = start(kafka, error, sizeof(error));
+		else if (job == ES_JOB_COMMIT)
+		{
+			flush(kafka, turn);
+			result = commit(kafka, turn, error, sizeof(error));
+		}
+		else if (job == ES_JOB_ABORT)
+			result = abort_all(kafka, error, sizeof(error));
+		pthread_mutex_lock(&kafka->lock);
+
+		kafka->result = result;
+		copy_text(kafka->result_text, error, sizeof(kafka->result_text));
+		kafka->busy = false;
+		kafka->finished = true;
+		pthread_cond_signal(&kafka->done);
+		wake(kafka);
+	}
+	pthread_mutex_unlock(&kafka->lock);
+	return NULL;
+}
+
+/*
+ * start makes this process the one that sends for the relay, and reads how far
+ * the relay has come.  First comes a look at the record as it is: whoever was
+ * superseded must not fence the one that sends now.  Then the producers are
+ * initialised, which ends whatever transaction another one has open and keeps
+ * it from committing; only after that the record is final.
+ */
+static EsKafkaResult
+start(EsKafkaTxn *kafka, char *error, size_t error_size)
+{
+	EsKafkaResult result;
+	bool		found;
+
+	result = es_kafka_provide_topic(kafka->reader, kafka->topic, &kafka->quit, error, error_size);
+	if (result != ES_KAFKA_OK)
+		return result;
+	result = es_kafka_read_record(kafka->reader, kafka->topic, kafka->key, &kafka->record,
+								  &kafka->quit, error, error_size);
+	if (result == ES_KAFKA_OK && is_superseded(kafka, error, error_size))
+		return ES_KAFKA_SUPERSEDED;
+	if (result != ES_KAFKA_OK && result != ES_KAFKA_NOTHING)
+		return result;
+
+	for (int i = 0; i < ES_KAFKA_TURNS; i++)
+	{
+		result = fence(kafka, i, error, error_size);
+		if (result != ES_KAFKA_OK)
+			return result;
+	}
+	result = es_kafka_read_record(kafka->reader, kafka->topic, kafka->key, &kafka->record,
+								  &kafka->quit, error, error_size);
+	if (result != ES_KAFKA_OK && result != ES_KAFKA_NOTHING)
+		return result;
+	found = result == ES_KAFKA_OK;
+	if (found && is_superseded(kafka, error, error_size))
+		return ES_KAFKA_SUPERSEDED;
+
+	result = claim(kafka, found, error, error_size);
+	return result == ES_KAFKA_OK && !found ? ES_KAFKA_NOTHING : result;
+}
+
+/*
+ * fence makes one of the producers the only one of its name.
+ */
+static EsKafkaResult
+fence(EsKafkaTxn *kafka, int turn, char *error, size_t error_size)
+{
+	rd_kafka_t *producer = kafka->turns[turn].producer;
+
+	while (!kafka->quit)
+	{
+		rd_kafka_error_t *problem = rd_kafka_init_transactions(producer, ES_KAFKA_STEP_MS);
+
+		if (problem == NULL)
+			return ES_KAFKA_OK;
+		if (!rd_kafka_error_is_retriable(problem))
+			return judge(producer, problem, error, error_size);
+		rd_kafka_error_destroy(problem);
+	}
+	return ES_KAFKA_QUIT;
+}
+
+/*
+ * claim writes the record again, as our own, so that whoever we fenced sees by
+ * whom.
+ */
+static EsKafkaResult
+claim(EsKafkaTxn *kafka, bool found, char *error, size_t error_size)
+{
+	EsKafkaTurn *turn = &kafka->turns[0];
+	EsKafkaRecord record = kafka->record;
+	rd_kafka_error_t *problem;
+
+	/* a position that was set since the record was written replaces it */
+	if (!found || record.progress.epoch < kafka->epoch)
+	{
+		memset(&record, 0, sizeof(record));
+		record.progress.position = kafka->start_position;
+		record.progress.epoch = kafka->epoch;
+	}
+	record.timeline = kafka->timeline;
+	record.writer = kafka->writer;
+
+	problem = rd_kafka_begin_transaction(turn->producer);
+	if (problem == NULL)
+		problem = es_kafka_produce_record(turn->producer, kafka->topic, kafka->key, &record);
+	if (problem != NULL)
+		return judge(turn->producer, problem, error, error_size);
+	return commit(kafka, 0, error, error_size);
+}
+
+/*
+ * is_superseded tells whether the record was written by a server that took
+ * over from ours: one of a later timeline, or one that fenced this process.  A
+ * seek made here since then takes it back.
+ */
+static bool
+is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size)
+{
+	EsKafkaRecord *record = &kafka->record;
+
+	if (record->timeline < kafka->timeline ||
+		record->progress.epoch < kafka->epoch ||
+		record->writer == kafka->writer ||
+		(record->timeline == kafka->timeline && !kafka->was_fenced))
+		return false;
+	snprintf(error, error_size,
+			 "another server sends in place of this one: it has reached position " INT64_FORMAT
+			 " on timeline %u, this server is on timeline %u",
+			 record->progress.position, record->timeline, kafka->timeline);
+	return true;
+}
+
+/*
+ * flush waits until all messages of a transaction are in Kafka, and then lets
+ * the other producer have its way: messages that it sent earlier could come to
+ * stand before these.
+ */
+static void
+flush(EsKafkaTxn *kafka, int turn)
+{
+	rd_kafka_t *producer = kafka->turns[turn].producer;
+
+	while (!kafka->quit && rd_kafka_fatal_error(producer, NULL, 0) == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		bool		flushed = rd_kafka_flush(producer, ES_KAFKA_STEP_MS) == RD_KAFKA_RESP_ERR_NO_ERROR;
+		uint64		failures;
+
+		pthread_mutex_lock(&kafka->lock);
+		failures = kafka->failures;
+		pthread_mutex_unlock(&kafka->lock);
+		if (failures > 0)
+			return;
+		if (flushed)
+		{
+			kafka->flushed = true;
+			wake(kafka);
+			return;
+		}
+	}
+}
+
+/*
+ * wake wakes the relay's thread; a pipe that is full does so as well.
+ */
+static void
+wake(EsKafkaTxn *kafka)
+{
+	while (write(kafka->pipe[1], "1", 1) < 0 && errno == EINTR)
+		;
+}
+
+/*
+ * commit commits a transaction, however long it takes.
+ */
+static EsKafkaResult
+commit(EsKafkaTxn *kafka, int turn, char *error, size_t error_size)
+{
+	rd_kafka_t *producer = kafka->turns[turn].producer;
+
+	while (!kafka->quit)
+	{
+		rd_kafka_error_t *problem = rd_kafka_commit_transaction(producer, ES_KAFKA_STEP_MS);
+
+		if (problem == NULL)
+			return ES_KAFKA_OK;
+		if (!rd_kafka_error_is_retriable(problem))
+			return judge(producer, problem, error, error_size);
+		rd_kafka_error_destroy(problem);
+	}
+	return ES_KAFKA_QUIT;
+}
+
+/*
+ * abort_all aborts the transactions of all producers.
+ */
+static EsKafkaResult
+abort_all(EsKafkaTxn *kafka, char *error, size_t error_size)
+{
+	for (int i = 0; i < ES_KAFKA_TURNS; i++)
+	{
+		rd_kafka_t *producer = kafka->turns[i].producer;
+		rd_kafka_error_t *problem = NULL;
+
+		if (!kafka->turns[i].begun)
+			continue;
+		while (!kafka->quit)
+		{
+			problem = rd_kafka_abort_transaction(producer, ES_KAFKA_STEP_MS);
+			if (problem == NULL)
+				break;
+			if (!rd_kafka_error_is_retriable(problem))
+				return judge(producer, problem, error, error_size);
+			rd_kafka_error_destroy(problem);
+		}
+	}
+	return kafka->quit ? ES_KAFKA_QUIT : ES_KAFKA_OK;
+}
+
+/*
+ * judge says what follows from an error that is not retriable.
+ */
+static EsKafkaResult
+judge(rd_kafka_t * producer, rd_kafka_error_t *problem, char *error, size_t error_size)
+{
+	rd_kafka_resp_err_t code = rd_kafka_error_code(problem);
+	rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(producer, NULL, 0);
+	EsKafkaResult result;
+
+	if (code == RD_KAFKA_RESP_ERR__FENCED || fatal == RD_KAFKA_RESP_ERR__FENCED)
+		result = ES_KAFKA_FENCED;
+	else if (rd_kafka_error_txn_requires_abort(problem) && fatal == RD_KAFKA_RESP_ERR_NO_ERROR)
+		result = ES_KAFKA_ABORT;
+	else
+		result = ES_KAFKA_FAILED;
+	copy_text(error, rd_kafka_error_string(problem), error_size);
+	rd_kafka_error_destroy(problem);
+	return result;
+}
+
+/*
+ * copy_text copies a string, cut if need be.
+ */
+static void
+copy_text(char *target, const char *source, size_t size)
+{
+	snprintf(target, size, "%s", source);
+}

@@ -1,0 +1,712 @@
+/*
+ * kafka_txn.c
+ *		Kafka, exactly once: a relay's events in transactions.
+ *
+ * A transaction holds a batch of events and one record of the relay's progress
+ * (kafka_progress.c).  Two producers take turns: while one commits, in a thread
+ * (kafka_thread.c), the other takes the events that follow, though not before
+ * all messages of the first are in Kafka, whose order is what consumers see.
+ * It commits only after the first did, and if the first fails, both abort and
+ * the relay begins anew with what is confirmed.  So batches grow with the load.
+ *
+ * A start fences whoever else sends for this relay.  Who is fenced leaves off.
+ */
+#include "relay/kafka_txn.h"
+
+#include <unistd.h>
+
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* a batch that has so many events takes no more while another commits */
+#define BATCH_EVENTS	(ES_WINDOW_EVENTS / 2)
+
+/* positions that were passed over without any event are recorded this seldom */
+#define QUIET_POSITIONS	10000
+
+/* a start that takes longer is reported */
+#define SLOW_START_MS	10000
+
+/* how long an open transaction may keep us when we leave */
+#define LEAVE_MS		500
+
+static EsProgressState txn_last_position(EsBroker *broker, EsProgress *progress);
+static EsSendResult txn_send(EsBroker *broker, const EsMessage *message);
+static void txn_end_batch(EsBroker *broker, int64 position);
+static void txn_poll(EsBroker *broker);
+static void txn_flush(EsBroker *broker, int timeout_ms);
+static void txn_probe(EsBroker *broker, int timeout_ms);
+static void txn_close(EsBroker *broker);
+
+static void name_things(EsKafkaTxn *kafka, const EsSender *sender);
+static uint64 writer_id(void);
+static bool start_clients(EsKafkaTxn *kafka, List *options, const EsSender *sender,
+						  char *error, size_t error_size);
+static rd_kafka_t * start_client(EsKafkaTxn *kafka, rd_kafka_type_t kind, rd_kafka_conf_t *conf,
+								 char *error, size_t error_size);
+static void free_clients(EsKafkaTxn *kafka);
+static bool begin(EsKafkaTxn *kafka, EsKafkaTurn *turn);
+static void submit(EsKafkaTxn *kafka);
+static void take_result(EsKafkaTxn *kafka);
+static void take_start(EsKafkaTxn *kafka, EsKafkaResult result);
+static void take_commit(EsKafkaTxn *kafka, EsKafkaResult result);
+static void take_abort(EsKafkaTxn *kafka, EsKafkaResult result);
+static void take_failures(EsKafkaTxn *kafka);
+static void undo(EsKafkaTxn *kafka);
+static void fail(EsKafkaTxn *kafka, rd_kafka_t * producer, rd_kafka_error_t *problem);
+static void lose(EsKafkaTxn *kafka, const char *reason, bool fenced);
+static void take_notes(EsKafkaTxn *kafka);
+
+static const EsBrokerType txn_broker = {
+	.name = "kafka",
+	.exactly_once = true,
+	.check_option = es_kafka_check_option,
+	.check_server = es_kafka_check_server,
+	.check_topic = es_kafka_check_topic,
+	.topic_value = es_kafka_topic_value,
+	.topic_end = es_kafka_topic_end,
+	.last_position = txn_last_position,
+	.send = txn_send,
+	.end_batch = txn_end_batch,
+	.poll = txn_poll,
+	.flush = txn_flush,
+	.probe = txn_probe,
+	.close = txn_close,
+};
+
+/* what the relay sets; some of it the user's options may change */
+static const char *const producer_properties[][2] = {
+	{"enable.idempotence", "true"},
+	{"acks", "all"},
+	{"transaction.timeout.ms", "30000"},
+	{"delivery.report.only.error", "true"},
+	/* the end of a batch does not wait for it */
+	{"linger.ms", "50"},
+	{"partitioner", "murmur2_random"},
+	{"socket.nagle.disable", "true"},
+	{"ssl.endpoint.identification.algorithm", "https"},
+};
+
+static const char *const reader_properties[][2] = {
+	{"enable.partition.eof", "true"},
+	{"isolation.level", "read_committed"},
+	{"auto.offset.reset", "earliest"},
+	{"enable.auto.commit", "false"},
+	{"socket.nagle.disable", "true"},
+	{"ssl.endpoint.identification.algorithm", "https"},
+};
+
+/* whether this process was fenced, by whomever; it outlives a connection */
+static bool was_fenced = false;
+
+/*
+ * es_kafka_txn_open starts the producers and the thread, which connects and
+ * reads the progress in the background.
+ */
+EsBroker *
+es_kafka_txn_open(List *options, const EsSender *sender, EsWindow *window,
+				  char *error, size_t error_size)
+{
+	EsKafkaTxn *kafka = MemoryContextAllocZero(TopMemoryContext, sizeof(EsKafkaTxn));
+	const char *addresses = es_kafka_addresses(options);
+
+	kafka->base.type = &txn_broker;
+	kafka->base.window = window;
+	kafka->answered = true;
+	kafka->started_at = GetCurrentTimestamp();
+	name_things(kafka, sender);
+	if (addresses != NULL)
+		strlcpy(kafka->base.address, addresses, sizeof(kafka->base.address));
+	if (!es_kafka_open_pipe(kafka->pipe, error, error_size))
+	{
+		pfree(kafka);
+		return NULL;
+	}
+	pthread_mutex_init(&kafka->lock, NULL);
+	pthread_cond_init(&kafka->asked, NULL);
+	pthread_cond_init(&kafka->done, NULL);
+
+	if (!start_clients(kafka, options, sender, error, error_size))
+	{
+		free_clients(kafka);
+		return NULL;
+	}
+	if (!es_kafka_thread_start(kafka))
+	{
+		snprintf(error, error_size, "could not start a thread");
+		free_clients(kafka);
+		return NULL;
+	}
+	kafka->base.wake = kafka->pipe[0];
+	es_kafka_thread_ask(kafka, ES_JOB_START, 0);
+	return &kafka->base;
+}
+
+/*
+ * txn_last_position tells how far the relay has come, once that is known.
+ */
+static EsProgressState
+txn_last_position(EsBroker *broker, EsProgress *progress)
+{
+	EsKafkaTxn *kafka = (EsKafkaTxn *) broker;
+
+	if (!kafka->started)
+	{
+		if (kafka->answered &&
+			TimestampDifferenceExceeds(kafka->started_at, GetCurrentTimestamp(), SLOW_START_MS))
+		{
+			kafka->answered = false;
+			if (!broker->troubled)
+				es_broker_error(broker, "the broker has not answered for %d s", SLOW_START_MS / 1000);
+		}
+		return ES_PROGRESS_UNKNOWN;
+	}
+	if (!kafka->found)
+		return ES_PROGRESS_NONE;
+	*progress = kafka->record.progress;
+	return ES_PROGRESS_FOUND;
+}
+
+/*
+ * txn_send adds an event to the transaction that is filled.
+ */
+static EsSendResult
+txn_send(EsBroker *broker, const EsMessage *message)
+{
+	EsKafkaTxn *kafka = (EsKafkaTxn *) broker;
+	EsKafkaTurn *turn;
+	rd_kafka_error_t *error;
+	rd_kafka_resp_err_t code;
+
+	if (kafka->finished)
+		take_result(kafka);
+	if (kafka->flushed)
+		broker->busy = false;
+	if (broker->failed)
+		return ES_SEND_FAILED;
+	turn = &kafka->turns[kafka->filling];
+	if (kafka->aborting || broker->rewound || kafka->cut || broker->busy || turn->count >= BATCH_EVENTS)
+		return ES_SEND_FULL;
+	if (!turn->begun && !begin(kafka, turn))
+		return broker->failed ? ES_SEND_FAILED : ES_SEND_FULL;
+
+	error = es_kafka_produce(turn->producer, message, broker->window->next);
+	if (error == NULL)
+	{
+		size_t		length = Min(message->event_id_length, ES_PROGRESS_ID);
+
+		turn->last_sequence = es_window_add(broker->window, message->position,
+											message->key_length + message->value_length);
+		turn->count++;
+		kafka->ended = false;
+		turn->progress.position = turn->progress.event_position = message->position;
+		memcpy(turn->progress.event_id, message->event_id, length);
+		turn->progress.event_id[length] = '\0';
+		return ES_SEND_OK;
+	}
+
+	code = rd_kafka_error_code(error);
+	if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL)
+	{
+		rd_kafka_error_destroy(error);
+		return ES_SEND_FULL;
+	}
+	if (es_kafka_is_final(code))
+	{
+		rd_kafka_error_destroy(error);
+
+		/* what goes before it is delivered first */
+		if (es_window_pending(broker->window) > 0)
+		{
+			kafka->cut = turn->count > 0;
+			return ES_SEND_FULL;
+		}
+		es_broker_reject(broker, message->position, "topic \"%s\": %s",
+						 message->topic, rd_kafka_err2str(code));
+		return ES_SEND_FAILED;
+	}
+	fail(kafka, turn->producer, error);
+	return broker->failed ? ES_SEND_FAILED : ES_SEND_FULL;
+}
+
+/*
+ * txn_end_batch has the transaction committed as soon as the other one is.
+ */
+static void
+txn_end_batch(EsBroker *broker, int64 position)
+{
+	EsKafkaTxn *kafka = (EsKafkaTxn *) broker;
+
+	kafka->scanned = position;
+	kafka->ended = true;
+	submit(kafka);
+}
+
+/*
+ * txn_poll takes in what the thread and librdkafka have to say.
+ */
+static void
+txn_poll(EsBroker *broker)
+{
+	EsKafkaTxn *kafka = (EsKafkaTxn *) broker;
+
+	es_kafka_empty_pipe(kafka->pipe);
+	for (int i = 0; i < ES_KAFKA_TURNS; i++)
+		(void) rd_kafka_poll(kafka->turns[i].producer, 0);
+	(void) rd_kafka_poll(kafka->reader, 0);
+	take_notes(kafka);
+	take_result(kafka);
+	if (kafka->flushed)
+		broker->busy = false;
+}
+
+/*
+ * txn_flush commits what was sent and waits for it.
+ */
+static void
+txn_flush(EsBroker *broker, int timeout_ms)
+{
+	EsKafkaTxn *kafka = (EsKafkaTxn *) broker;
+	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
+
+	while (kafka->started && !broker->failed && !broker->rewound &&
+		   es_window_pending(broker->window) > 0)
+	{
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+
+		if (left <= 0)
+			break;
+		submit(kafka);
+		if (es_kafka_thread_wait(kafka, (int) left))
+			take_result(kafka);
+	}
+}
+
+/*
+ * txn_probe asks for metadata: librdkafka does not tell when a broker can be
+ * reached again.
+ */
+static void
+txn_probe(EsBroker *broker, int timeout_ms)
+{
+	EsKafkaTxn *kafka = (EsKafkaTxn *) broker;
+	const struct rd_kafka_metadata *metadata;
+
+	if (rd_kafka_metadata(kafka->turns[0].producer, 0, NULL, &metadata,
+						  timeout_ms) == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		rd_kafka_metadata_destroy(metadata);
+		broker->troubled = false;
+	}
+}
+
+/*
+ * txn_close ends the thread and the producers.  What is open is aborted, if
+ * the broker is there, as it hides from consumers what others send.
+ */
+static void
+txn_close(EsBroker *broker)
+{
+	EsKafkaTxn *kafka = (EsKafkaTxn *) broker;
+
+	if (kafka->started && !broker->failed && !broker->troubled &&
+		(kafka->turns[0].begun || kafka->turns[1].begun))
+	{
+		if (es_kafka_thread_wait(kafka, LEAVE_MS))
+			take_result(kafka);
+		undo(kafka);
+		if (kafka->aborting)
+			(void) es_kafka_thread_wait(kafka, LEAVE_MS);
+	}
+	es_kafka_thread_end(kafka);
+	free_clients(kafka);
+}
+
+/*
+ * name_things makes up the names by which Kafka knows the relay.  They hold no
+ * timeline: a promoted standby is to fence the old primary.
+ */
+static void
+name_things(EsKafkaTxn *kafka, const EsSender *sender)
+{
+	snprintf(kafka->key, sizeof(kafka->key), UINT64_FORMAT ".%u." INT64_FORMAT,
+			 sender->system_identifier, sender->database, sender->relay);
+	snprintf(kafka->topic, sizeof(kafka->topic), "eventsrc.progress.%s", kafka->key);
+	kafka->epoch = sender->epoch;
+	kafka->start_position = sender->position;
+	kafka->timeline = sender->timeline;
+	kafka->writer = writer_id();
+	kafka->was_fenced = was_fenced;
+}
+
+/*
+ * writer_id returns a number of this process's own.
+ */
+static uint64
+writer_id(void)
+{
+	static uint64 id = 0;
+
+	if (id == 0 && !pg_strong_random(&id, sizeof(id)))
+		id = (uint64) GetCurrentTimestamp() ^ ((uint64) MyProcPid << 40);
+	return id;
+}
+
+/*
+ * start_clients makes the producers and the reader; false and an error if one
+ * cannot be made.
+ */
+static bool
+start_clients(EsKafkaTxn *kafka, List *options, const EsSender *sender,
+			  char *error, size_t error_size)
+{
+	rd_kafka_conf_t *conf;
+
+	for (int i = 0; i < ES_KAFKA_TURNS; i++)
+	{
+		char		id[ES_KAFKA_NAME];
+
+		conf = es_kafka_configure(producer_properties, lengthof(producer_properties),
+								  options, error, error_size);
+		if (conf == NULL)
+			return false;
+		snprintf(id, sizeof(id), "eventsrc.%s.%d", kafka->key, i);
+		if (rd_kafka_conf_set(conf, "transactional.id", id, error, error_size) != RD_KAFKA_CONF_OK)
+		{
+			rd_kafka_conf_destroy(conf);
+			return false;
+		}
+		rd_kafka_conf_set_dr_msg_cb(conf, es_kafka_note_delivery);
+		kafka->turns[i].producer = start_client(kafka, RD_KAFKA_PRODUCER, conf, error, error_size);
+		if (kafka->turns[i].producer == NULL)
+			return false;
+	}
+	conf = es_kafka_configure(reader_properties, lengthof(reader_properties),
+							  options, error, error_size);
+	if (conf == NULL)
+		return false;
+	kafka->reader = start_client(kafka, RD_KAFKA_CONSUMER, conf, error, error_size);
+	return kafka->reader != NULL;
+}
+
+/*
+ * start_client makes one client that tells us what befalls it.
+ */
+static rd_kafka_t *
+start_client(EsKafkaTxn *kafka, rd_kafka_type_t kind, rd_kafka_conf_t *conf,
+			 char *error, size_t error_size)
+{
+	rd_kafka_t *client;
+
+	rd_kafka_conf_set_opaque(conf, kafka);
+	rd_kafka_conf_set_error_cb(conf, es_kafka_note_error);
+	rd_kafka_conf_set_log_cb(conf, es_kafka_note_log);
+	client = es_kafka_start(kind, conf, error, error_size);
+	if (client != NULL)
+		es_kafka_wake_by(client, kafka->pipe);
+	return client;
+}
+
+/*
+ * free_clients ends all clients and frees what was allocated.
+ */
+static void
+free_clients(EsKafkaTxn *kafka)
+{
+	for (int i = 0; i < ES_KAFKA_TURNS; i++)
+	{
+		rd_kafka_t *producer = kafka->turns[i].producer;
+
+		if (producer == NULL)
+			continue;
+		(void) rd_kafka_purge(producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+		rd_kafka_destroy_flags(producer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	}
+	if (kafka->reader != NULL)
+		rd_kafka_destroy_flags(kafka->reader, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	close(kafka->pipe[0]);
+	close(kafka->pipe[1]);
+	pthread_cond_destroy(&kafka->asked);
+	pthread_cond_destroy(&kafka->done);
+	pthread_mutex_destroy(&kafka->lock);
+	pfree(kafka);
+}
+
+/*
+ * begin begins a turn's transaction; false if that fails.
+ */
+static bool
+begin(EsKafkaTxn *kafka, EsKafkaTurn *turn)
+{
+	rd_kafka_error_t *error = rd_kafka_begin_transaction(turn->producer);
+
+	if (error != NULL)
+	{
+		fail(kafka, turn->producer, error);
+		return false;
+	}
+	turn->begun = true;
+	turn->count = 0;
+	return true;
+}
+
+/*
+ * submit has the filled transaction committed, if it is worth it and none is
+ * being committed, and lets the other producer take what follows.
+ */
+static void
+submit(EsKafkaTxn *kafka)
+{
+	EsBroker   *broker = &kafka->base;
+	EsKafkaTurn *turn = &kafka->turns[kafka->filling];
+	EsKafkaRecord record = {0};
+	rd_kafka_error_t *error;
+
+	if (!kafka->started || kafka->aborting || broker->failed || broker->rewound ||
+		!es_kafka_thread_is_idle(kafka))
+		return;
+	if (turn->count == 0)
+	{
+		if (kafka->scanned < kafka->recorded + QUIET_POSITIONS ||
+			(!turn->begun && !begin(kafka, turn)))
+			return;
+		turn->progress = kafka->turns[1 - kafka->filling].progress;
+		turn->progress.position = kafka->scanned;
+	}
+
+	turn->progress.epoch = kafka->epoch;
+	record.progress = turn->progress;
+	record.timeline = kafka->timeline;
+	record.writer = kafka->writer;
+	error = es_kafka_produce_record(turn->producer, kafka->topic, kafka->key, &record);
+	if (error != NULL)
+	{
+		fail(kafka, turn->producer, error);
+		return;
+	}
+	kafka->cut = false;
+	broker->busy = true;
+	es_kafka_thread_ask(kafka, ES_JOB_COMMIT, kafka->filling);
+	kafka->filling = 1 - kafka->filling;
+}
+
+/*
+ * take_result acts on what became of the thread's job, if it is done.
+ */
+static void
+take_result(EsKafkaTxn *kafka)
+{
+	EsKafkaResult result;
+	EsKafkaJob	job;
+
+	pthread_mutex_lock(&kafka->lock);
+	if (!kafka->finished)
+	{
+		pthread_mutex_unlock(&kafka->lock);
+		return;
+	}
+	kafka->finished = false;
+	result = kafka->result;
+	job = kafka->job;
+	pthread_mutex_unlock(&kafka->lock);
+
+	if (result == ES_KAFKA_SUPERSEDED)
+		kafka->base.fenced = true;
+	if (result == ES_KAFKA_SUPERSEDED || result == ES_KAFKA_FENCED || result == ES_KAFKA_FAILED)
+		lose(kafka, kafka->result_text, result == ES_KAFKA_FENCED);
+	else if (job == ES_JOB_START)
+		take_start(kafka, result);
+	else if (job == ES_JOB_COMMIT)
+		take_commit(kafka, result);
+	else if (job == ES_JOB_ABORT)
+		take_abort(kafka, result);
+}
+
+/*
+ * take_start goes on after the start.
+ */
+static void
+take_start(EsKafkaTxn *kafka, EsKafkaResult result)
+{
+	if (result == ES_KAFKA_OK || result == ES_KAFKA_NOTHING)
+	{
+		kafka->started = true;
+		kafka->found = result == ES_KAFKA_OK;
+		kafka->base.troubled = false;
+		kafka->turns[0].progress = kafka->turns[1].progress = kafka->record.progress;
+		kafka->recorded = kafka->scanned = kafka->record.progress.position;
+	}
+	else
+		lose(kafka, kafka->result_text, false);
+}
+
+/*
+ * take_commit confirms what is committed, or gives it up.
+ */
+static void
+take_commit(EsKafkaTxn *kafka, EsKafkaResult result)
+{
+	EsKafkaTurn *turn = &kafka->turns[kafka->job_turn];
+
+	if (result != ES_KAFKA_OK)
+	{
+		take_failures(kafka);
+		if (!kafka->base.failed)
+			undo(kafka);
+		return;
+	}
+	turn->begun = false;
+	kafka->base.busy = false;
+	if (turn->count > 0)
+		es_window_confirm_through(kafka->base.window, turn->last_sequence);
+	turn->count = 0;
+	kafka->recorded = turn->progress.position;
+	kafka->base.troubled = false;
+
+	/* in the middle of a page the batch goes on growing */
+	if (kafka->ended)
+		submit(kafka);
+}
+
+/*
+ * take_abort begins anew after what is confirmed.
+ */
+static void
+take_abort(EsKafkaTxn *kafka, EsKafkaResult result)
+{
+	kafka->aborting = kafka->cut = kafka->base.busy = false;
+	if (result != ES_KAFKA_OK)
+	{
+		kafka->base.failed = true;
+		return;
+	}
+	for (int i = 0; i < ES_KAFKA_TURNS; i++)
+	{
+		kafka->turns[i].begun = false;
+		kafka->turns[i].count = 0;
+	}
+	pthread_mutex_lock(&kafka->lock);
+	kafka->failures = 0;
+	kafka->failed_sequence = 0;
+	pthread_mutex_unlock(&kafka->lock);
+	kafka->base.rewound = true;
+}
+
+/*
+ * take_failures says why a transaction cannot be committed.  If Kafka refuses
+ * an event itself, though not alone, those up to it will go one by one.
+ */
+static void
+take_failures(EsKafkaTxn *kafka)
+{
+	EsBroker   *broker = &kafka->base;
+	rd_kafka_resp_err_t failure;
+	int64		position;
+	uint64		failures;
+
+	pthread_mutex_lock(&kafka->lock);
+	failures = kafka->failures;
+	failure = kafka->failure;
+	position = es_window_position(broker->window, kafka->failed_sequence);
+	pthread_mutex_unlock(&kafka->lock);
+
+	if (failures == 0)
+		es_broker_error(broker, "%s", kafka->result_text);
+	else if (es_kafka_is_final(failure) && es_window_pending(broker->window) == 1)
+		es_broker_reject(broker, position, "topic \"%s\": %s",
+						 kafka->failed_topic, rd_kafka_err2str(failure));
+	else
+	{
+		es_broker_error(broker,
+						"event at position " INT64_FORMAT ", or one of its batch, was not accepted by topic \"%s\": %s",
+						position, kafka->failed_topic, rd_kafka_err2str(failure));
+		if (es_kafka_is_final(failure))
+			broker->refused = Max(broker->refused, position);
+	}
+}
+
+/*
+ * undo has all open transactions aborted.
+ */
+static void
+undo(EsKafkaTxn *kafka)
+{
+	if (kafka->aborting || !es_kafka_thread_is_idle(kafka))
+		return;
+	kafka->aborting = true;
+	es_kafka_thread_ask(kafka, ES_JOB_ABORT, 0);
+}
+
+/*
+ * fail acts on an error of something that does not wait: all that is open is
+ * aborted, or the producers are given up.
+ */
+static void
+fail(EsKafkaTxn *kafka, rd_kafka_t * producer, rd_kafka_error_t *problem)
+{
+	bool		fatal = rd_kafka_error_is_fatal(problem) ||
+		rd_kafka_fatal_error(producer, NULL, 0) != RD_KAFKA_RESP_ERR_NO_ERROR;
+	bool		fenced = rd_kafka_fatal_error(producer, NULL, 0) == RD_KAFKA_RESP_ERR__FENCED;
+	char text[	ES_BROKER_TEXT];
+
+	snprintf(text, sizeof(text), "%s", rd_kafka_error_string(problem));
+	rd_kafka_error_destroy(problem);
+
+	/* a commit under way must be known to have failed before all is undone */
+	if (fatal || !es_kafka_thread_is_idle(kafka))
+		lose(kafka, text, fenced);
+	else
+	{
+		pthread_mutex_lock(&kafka->lock);
+		snprintf(kafka->result_text, sizeof(kafka->result_text), "%s", text);
+		pthread_mutex_unlock(&kafka->lock);
+		take_failures(kafka);
+		undo(kafka);
+	}
+}
+
+/*
+ * lose gives the producers up.  If they were fenced, the next start finds out
+ * by whom: a transaction that lasted too long has the same effect as another
+ * sender.
+ */
+static void
+lose(EsKafkaTxn *kafka, const char *reason, bool fenced)
+{
+	EsBroker   *broker = &kafka->base;
+
+	es_broker_error(broker, "%s", reason[0] != '\0' ? reason : "the connection was given up");
+	was_fenced |= fenced;
+	broker->failed = true;
+}
+
+/*
+ * take_notes passes on what librdkafka's callbacks said.
+ */
+static void
+take_notes(EsKafkaTxn *kafka)
+{
+	EsKafkaLogLine lines[ES_KAFKA_LOG_LINES];
+	char		error[ES_BROKER_TEXT];
+	bool		has_error;
+	int			count;
+
+	pthread_mutex_lock(&kafka->lock);
+	count = kafka->log_lines;
+	memcpy(lines, kafka->log, sizeof(EsKafkaLogLine) * count);
+	kafka->log_lines = 0;
+	has_error = kafka->has_error;
+	kafka->has_error = false;
+	memcpy(error, kafka->error, sizeof(error));
+	pthread_mutex_unlock(&kafka->lock);
+
+	if (has_error)
+	{
+		es_broker_error(&kafka->base, "%s", error);
+		kafka->base.troubled = true;
+	}
+	for (int i = 0; i < count; i++)
+		es_kafka_log(lines[i].level, lines[i].facility, lines[i].text);
+}

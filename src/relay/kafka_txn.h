@@ -1,0 +1,105 @@
+/*
+ * kafka_txn.h
+ *		Exactly once: what the relay's thread and its helper share.
+ */
+#ifndef EVENTSRC_KAFKA_TXN_H
+#define EVENTSRC_KAFKA_TXN_H
+
+#include "relay/kafka.h"
+
+#define ES_KAFKA_TURNS		2
+#define ES_KAFKA_LOG_LINES	16
+#define ES_KAFKA_LOG_LENGTH	256
+
+/* one of the producers that take turns, and its open transaction */
+typedef struct EsKafkaTurn
+{
+	rd_kafka_t *producer;
+	bool		begun;
+	uint64		count;			/* events */
+	uint64		last_sequence;	/* of the last event, in the window */
+	EsProgress	progress;		/* with this transaction */
+} EsKafkaTurn;
+
+typedef enum EsKafkaJob
+{
+	ES_JOB_NONE,
+	ES_JOB_START,				/* fence others, read the progress */
+	ES_JOB_COMMIT,				/* one turn's transaction */
+	ES_JOB_ABORT				/* all of them */
+} EsKafkaJob;
+
+typedef struct EsKafkaLogLine
+{
+	int			level;
+	char		facility[32];
+	char text[	ES_KAFKA_LOG_LENGTH];
+} EsKafkaLogLine;
+
+typedef struct EsKafkaTxn
+{
+	EsBroker	base;
+	EsKafkaTurn turns[ES_KAFKA_TURNS];
+	rd_kafka_t *reader;			/* of the progress */
+	int			pipe[2];
+	char		topic[ES_KAFKA_NAME];	/* of the progress */
+	char		key[ES_KAFKA_NAME];
+	int64		epoch;
+	int64		start_position; /* of the relay's row */
+	uint32		timeline;
+	uint64		writer;			/* this process */
+	bool		was_fenced;		/* this process was, by somebody */
+
+	/* the relay's thread only */
+	bool		started;
+	bool		found;			/* started found a record */
+	int			filling;		/* the turn that takes events */
+	bool		aborting;
+	bool		cut;			/* this batch takes no more */
+	bool		ended;			/* all that was read is in the batch */
+	int64		scanned;
+	int64		recorded;		/* position of the last committed record */
+	TimestampTz started_at;
+	bool		answered;		/* so far, or we complained */
+
+	/* the helper thread (kafka_thread.c) */
+	pthread_t	thread;
+	bool		has_thread;
+	pthread_mutex_t lock;		/* protects what follows */
+	pthread_cond_t asked;
+	pthread_cond_t done;
+	volatile bool quit;
+	EsKafkaJob	job;			/* what is to be done or was done */
+	int			job_turn;
+	bool		busy;			/* the thread has yet to do it */
+	volatile bool flushed;		/* the transaction that is being committed has
+								 * all its messages in Kafka */
+	volatile bool finished;		/* done, and the result is not taken yet */
+	EsKafkaResult result;
+	char		result_text[ES_BROKER_TEXT];
+	EsKafkaRecord record;		/* found at the start */
+
+	/* what librdkafka's callbacks said, in whichever thread */
+	uint64		failures;		/* messages that failed */
+	rd_kafka_resp_err_t failure;	/* the first one's reason */
+	uint64		failed_sequence;	/* the last that failed for it */
+	char		failed_topic[ES_KAFKA_NAME];
+	bool		has_error;
+	char		error[ES_BROKER_TEXT];
+	int			log_lines;
+	EsKafkaLogLine log[ES_KAFKA_LOG_LINES];
+} EsKafkaTxn;
+
+/* kafka_thread.c: called by the relay's thread */
+extern bool es_kafka_thread_start(EsKafkaTxn *kafka);
+extern void es_kafka_thread_ask(EsKafkaTxn *kafka, EsKafkaJob job, int turn);
+extern bool es_kafka_thread_is_idle(EsKafkaTxn *kafka);
+extern bool es_kafka_thread_wait(EsKafkaTxn *kafka, int timeout_ms);
+extern void es_kafka_thread_end(EsKafkaTxn *kafka);
+
+/* callbacks, in any thread */
+extern void es_kafka_note_delivery(rd_kafka_t * client, const rd_kafka_message_t *message, void *opaque);
+extern void es_kafka_note_error(rd_kafka_t * client, int error, const char *reason, void *opaque);
+extern void es_kafka_note_log(const rd_kafka_t * client, int level, const char *facility, const char *text);
+
+#endif							/* EVENTSRC_KAFKA_TXN_H */
