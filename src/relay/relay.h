@@ -106,6 +106,9 @@ extern void es_kafka_topic(StringInfo buffer, const char *template, const char *
 extern void es_kafka_check_option(const char *name, const char *value, bool on_server);
 extern void es_kafka_check_server(List *options);
 
+/* rabbitmq_options.c */
+extern bool es_rabbitmq_is_credential(const char *name);
+
 /* envelope.c */
 extern void es_envelope(TupleTableSlot *slot, const EsRelay *relay,
 						const EsBrokerType *type, EsMessage *message);

@@ -62,6 +62,8 @@ es_run_read(EsRun *run)
 bool
 es_run_has_room(EsRun *run)
 {
+	if (run->broker->busy)
+		return false;
 	if (is_careful(run))
 		return es_window_pending(run->window) == 0;
 	return es_window_pending(run->window) <= ES_WINDOW_EVENTS / 2 &&
@@ -138,7 +140,7 @@ send_page(EsRun *run, int64 safe)
 	}
 	es_scan_end(scan);
 
-	run->full = result == ES_SEND_FULL;
+	run->full = result == ES_SEND_FULL && !run->broker->busy;
 	run->complete = slot == NULL;
 	if (run->complete)
 		run->scanned = safe;
