@@ -1,0 +1,80 @@
+#!/usr/bin/python3
+# tcp_proxy.py: stands between a relay and its broker and makes trouble.
+#     tcp_proxy.py HOST:PORT     listens on a free port of the loopback and prints it
+# A line on standard input says what it does from then on:
+#     pass          what it should
+#     drop          swallows everything in both directions, as a network that is gone does
+#     delay MS      holds everything back so long
+#     half          ends what the broker sends of the connections that there are, and takes no more of it
+#     cut           resets the connections that there are, and passes those that come
+# Each is answered with the line "ok".  It ends with its standard input.
+import asyncio
+import socket
+import struct
+import sys
+
+mode, delay = "pass", 0.0
+pairs = []
+
+
+async def pump(reader, writer, from_broker):
+    try:
+        while data := await reader.read(65536):
+            while mode == "drop":
+                await asyncio.sleep(0.05)
+            if delay:
+                await asyncio.sleep(delay)
+            if not writer.is_closing():
+                writer.write(data)
+                await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+    except (OSError, RuntimeError):
+        pass
+    if from_broker:
+        writer.close()
+
+
+async def serve(reader, writer):
+    try:
+        broker_reader, broker_writer = await asyncio.open_connection(host, int(port))
+    except OSError:
+        writer.close()
+        return
+    pair = (writer, broker_writer)
+    pairs.append(pair)
+    await asyncio.gather(pump(reader, broker_writer, False), pump(broker_reader, writer, True))
+    broker_writer.close()
+    pairs.remove(pair)
+
+
+def reset(writer):
+    sock = writer.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def main():
+    global mode, delay
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        words = line.split()
+        if words[0] == "cut":
+            mode, delay = "pass", 0.0
+            for pair in list(pairs):
+                for writer in pair:
+                    reset(writer)
+        elif words[0] == "half":
+            for to_relay, _ in list(pairs):
+                to_relay.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        elif words[0] == "delay":
+            mode, delay = "pass", int(words[1]) / 1000
+        else:
+            mode, delay = words[0], 0.0
+        print("ok", flush=True)
+
+host, port = sys.argv[1].split(":")
+asyncio.run(main())
