@@ -93,7 +93,7 @@ check_user_mapping(List *options)
 	{
 		DefElem    *option = lfirst_node(DefElem, cell);
 
-		if (es_rabbitmq_is_credential(option->defname))
+		if (es_rabbitmq_claims_option(option->defname))
 			es_rabbitmq_broker.check_option(option->defname, defGetString(option), false);
 		else
 			es_kafka_broker.check_option(option->defname, defGetString(option), false);

@@ -102,7 +102,7 @@ es_rabbitmq_check_option(const char *name, const char *value, bool on_server)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 				 errmsg("invalid option \"%s\"", name),
-				 errdetail("A server of type rabbitmq has no such option."),
+				 errdetail("Brokers of type rabbitmq have no such option."),
 				 closest ?
 				 errhint("Perhaps you meant the option \"%s\".", closest) :
 				 errhint("The options are listed in eventsrc's README, under \"Send to RabbitMQ\".")));
@@ -186,15 +186,15 @@ es_rabbitmq_check_server(List *options)
 }
 
 /*
- * es_rabbitmq_is_credential tells whether an option may stand on a user
- * mapping.
+ * es_rabbitmq_claims_option tells whether an option of a user mapping, of which
+ * nobody says for what type of broker it is, is ours or meant to be: librdkafka's
+ * properties have dots in their names.
  */
 bool
-es_rabbitmq_is_credential(const char *name)
+es_rabbitmq_claims_option(const char *name)
 {
-	const Option *option = find_option(name);
-
-	return option != NULL && option->place != ON_SERVER;
+	return find_option(name) != NULL ||
+		(strchr(name, '.') == NULL && closest_option(name) != NULL);
 }
 
 /*

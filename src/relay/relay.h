@@ -107,7 +107,7 @@ extern void es_kafka_check_option(const char *name, const char *value, bool on_s
 extern void es_kafka_check_server(List *options);
 
 /* rabbitmq_options.c */
-extern bool es_rabbitmq_is_credential(const char *name);
+extern bool es_rabbitmq_claims_option(const char *name);
 
 /* envelope.c */
 extern void es_envelope(TupleTableSlot *slot, const EsRelay *relay,

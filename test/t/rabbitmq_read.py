@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 # rabbitmq_read.py: takes all messages out of a queue and prints them, one JSON object a line.
-#     rabbitmq_read.py HOST:PORT QUEUE [stream]
+#     rabbitmq_read.py HOST:PORT QUEUE [stream] [brief]
 # It knows that it has all when it sees a message that it has put there itself.  Messages are taken out,
-# but for a stream's, which stay.
+# but for a stream's, which stay.  brief prints only key, version, message-id, position and aggregate type,
+# with tabs between them.
 import json
 import sys
 import uuid
@@ -11,7 +12,7 @@ import pika
 
 host, port = sys.argv[1].split(":")
 queue = sys.argv[2]
-stream = len(sys.argv) > 3
+stream, brief = ("stream" in sys.argv[3:]), ("brief" in sys.argv[3:])
 connection = pika.BlockingConnection(pika.ConnectionParameters(host, int(port), socket_timeout=30))
 channel = connection.channel()
 channel.confirm_delivery()
@@ -36,12 +37,16 @@ for method, properties, body in channel.consume(queue, arguments=arguments, inac
         break
     if properties.app_id == "reader":
         continue
-    print(json.dumps({
-        "exchange": method.exchange, "routing_key": method.routing_key, "message_id": properties.message_id,
-        "type": properties.type, "timestamp": properties.timestamp, "app_id": properties.app_id,
-        "correlation_id": properties.correlation_id, "content_type": properties.content_type,
-        "delivery_mode": properties.delivery_mode, "payload": body.decode(),
-        "headers": {name: plain(value) for name, value in (properties.headers or {}).items()}}))
+    if brief:
+        print(*[plain(properties.headers[name]) for name in ("key", "version")], properties.message_id,
+              *[plain(properties.headers[name]) for name in ("position", "aggregate-type")], sep="\t")
+    else:
+        print(json.dumps({
+            "exchange": method.exchange, "routing_key": method.routing_key, "message_id": properties.message_id,
+            "type": properties.type, "timestamp": properties.timestamp, "app_id": properties.app_id,
+            "correlation_id": properties.correlation_id, "content_type": properties.content_type,
+            "delivery_mode": properties.delivery_mode, "payload": body.decode(),
+            "headers": {name: plain(value) for name, value in (properties.headers or {}).items()}}))
     if not stream and last % 200 == 0:
         channel.basic_ack(last, multiple=True)
 channel.basic_ack(last, multiple=True)
