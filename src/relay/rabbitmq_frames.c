@@ -214,7 +214,8 @@ collect_properties(const EsMessage *message, amqp_basic_properties_t *properties
 
 /*
  * set_property sets the property that says the same as a header; true if the
- * header is not needed then.
+ * header is not needed then.  The event's type remains one, as exchanges can go
+ * by headers.
  */
 static bool
 set_property(const EsHeader *header, amqp_basic_properties_t *properties)
@@ -237,8 +238,9 @@ set_property(const EsHeader *header, amqp_basic_properties_t *properties)
 	{
 		properties->correlation_id = value;
 		properties->_flags |= AMQP_BASIC_CORRELATION_ID_FLAG;
+		return true;
 	}
-	return false;
+	return strcmp(header->name, "event-id") == 0;
 }
 
 /*

@@ -57,7 +57,7 @@ SELECT aggregate_id || ' ' || version || ' ' || event_id || ' ' || global_positi
 FROM "$store".events WHERE aggregate_type = 'Order' ORDER BY aggregate_id, version
 END
 	my @messages = grep { $_->[4] eq 'Order' }
-	  map { ref $_ eq 'ARRAY' ? $_ : [ @{ $_->{headers} }{ 'key', 'version', 'event-id', 'position', 'aggregate-type' } ] }
+	  map { ref $_ eq 'ARRAY' ? $_ : [ @{ $_->{headers} }{ 'key', 'version' }, $_->{message_id}, @{ $_->{headers} }{ 'position', 'aggregate-type' } ] }
 	  $rabbit->messages($queue, brief => 1, %option);
 	my (%seen, %last, @wrong, $again);
 	foreach my $message (@messages)
@@ -133,8 +133,8 @@ is_deeply(
 		timestamp => $seconds, app_id => 'eventsrc', correlation_id => 'corr-1', content_type => 'application/json',
 		delivery_mode => 2,
 		headers => {
-			'event-id' => 'evt_123', 'event-type' => 'Uploaded', 'schema-version' => '3', 'aggregate-type' => 'Document',
-			version => '1', position => $position, store => 'es', key => 'doc "1"', 'correlation-id' => 'corr-1',
+			'event-type' => 'Uploaded', 'schema-version' => '3', 'aggregate-type' => 'Document',
+			version => '1', position => $position, store => 'es', key => 'doc "1"',
 			'causation-id' => 'cause-1', metadata => '{"ip": "::1"}'
 		}
 	},

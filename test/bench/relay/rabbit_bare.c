@@ -17,7 +17,7 @@
 #include <string.h>
 #include <time.h>
 
-#define HEADERS 9
+#define HEADERS 7
 
 static void check(amqp_connection_state_t connection, const char *what);
 static void publish(amqp_connection_state_t connection, const char *queue, long number,
@@ -105,10 +105,9 @@ check(amqp_connection_state_t connection, const char *what)
 static void
 publish(amqp_connection_state_t connection, const char *queue, long number, amqp_bytes_t body)
 {
-	static const char *const names[HEADERS] = {"event-id", "event-type", "schema-version", "aggregate-type",
-	"version", "position", "store", "key", "correlation-id"};
-	static const char *const values[HEADERS] = {NULL, "Happened", "1", "Order", NULL, NULL, "es", "1234",
-	"0190163d-8694-739b-aea5-966c26f8ad90"};
+	static const char *const names[HEADERS] = {"event-type", "schema-version", "aggregate-type", "version",
+	"position", "store", "key"};
+	static const char *const values[HEADERS] = {"Happened", "1", "Order", "123", "123456", "es", "123"};
 	amqp_table_entry_t headers[HEADERS];
 	amqp_basic_properties_t properties;
 	char		id[40];
@@ -119,14 +118,15 @@ publish(amqp_connection_state_t connection, const char *queue, long number, amqp
 	{
 		headers[i].key = amqp_cstring_bytes(names[i]);
 		headers[i].value.kind = AMQP_FIELD_KIND_UTF8;
-		headers[i].value.value.bytes = amqp_cstring_bytes(values[i] ? values[i] : id);
+		headers[i].value.value.bytes = amqp_cstring_bytes(values[i]);
 	}
 	memset(&properties, 0, sizeof(properties));
 	properties._flags = AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_MESSAGE_ID_FLAG | AMQP_BASIC_TYPE_FLAG |
-		AMQP_BASIC_TIMESTAMP_FLAG | AMQP_BASIC_APP_ID_FLAG | AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_HEADERS_FLAG;
+		AMQP_BASIC_CORRELATION_ID_FLAG | AMQP_BASIC_TIMESTAMP_FLAG | AMQP_BASIC_APP_ID_FLAG | AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_HEADERS_FLAG;
 	properties.delivery_mode = 2;
 	properties.message_id = amqp_cstring_bytes(id);
 	properties.type = amqp_cstring_bytes("Happened");
+	properties.correlation_id = amqp_cstring_bytes("0190163d-8694-739b-aea5-966c26f8ad90");
 	properties.timestamp = 1718880000;
 	properties.app_id = amqp_cstring_bytes("eventsrc");
 	properties.content_type = amqp_cstring_bytes("application/json");
