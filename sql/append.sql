@@ -24,6 +24,12 @@ CREATE FUNCTION es_append_batch(batch jsonb, store name DEFAULT NULL)
 COMMENT ON FUNCTION es_append_batch(jsonb, name) IS
     'appends to many streams, all or none, without deadlocks: [{"aggregate_type", "aggregate_id", "expected_version", "events": [{"event_type", "data", ...}]}]; an entry without events only checks the version';
 
+CREATE FUNCTION es_import(query text, clamp boolean DEFAULT false, store name DEFAULT NULL,
+                          OUT imported bigint, OUT skipped bigint)
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'es_import';
+COMMENT ON FUNCTION es_import(text, boolean, name) IS
+    'appends the events that a query returns, in its order and all or none, with the versions, ids and times that it gives; events that are there already are skipped; clamp: times that run backwards within a stream are moved up';
+
 CREATE FUNCTION es_close_stream(aggregate_type text, aggregate_id text, reason text DEFAULT NULL,
                                 expected_version bigint DEFAULT NULL, store name DEFAULT NULL,
                                 OUT version bigint, OUT global_position bigint)

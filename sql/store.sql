@@ -151,10 +151,42 @@ BEGIN
             initial         jsonb NOT NULL DEFAULT '{}',
             snapshot_every  int NOT NULL DEFAULT 100 CHECK (snapshot_every >= 0)
         ) USING heap;
+        CREATE TABLE %1$I.event_types (
+            event_type      text COLLATE "C" NOT NULL,
+            schema_version  int NOT NULL CHECK (schema_version >= 1),
+            json_schema     jsonb,
+            compatibility   text NOT NULL DEFAULT 'none' CHECK (compatibility IN ('none', 'backward', 'forward', 'full')),
+            description     text,
+            created_at      timestamptz NOT NULL DEFAULT now(),
+            PRIMARY KEY (event_type, schema_version)
+        ) USING heap;
+        CREATE TABLE %1$I.upcasters (
+            event_type      text COLLATE "C" NOT NULL,
+            from_version    int NOT NULL CHECK (from_version >= 1),
+            function        text NOT NULL,
+            to_type         text COLLATE "C",
+            PRIMARY KEY (event_type, from_version)
+        ) USING heap;
+        CREATE TABLE %1$I.settings (
+            name            text COLLATE "C" PRIMARY KEY,
+            value           jsonb NOT NULL
+        ) USING heap;
         COMMENT ON TABLE %1$I.events IS 'append-only event log; append with es_append(), read with es_read_stream(), es_read_all() or plain SELECT';
         COMMENT ON TABLE %1$I.streams IS 'one row a stream: the first and last partition of events (by its lower bound) that hold its events, and whether it is closed';
         COMMENT ON TABLE %1$I.snapshots IS 'cached states of aggregates; rows may be deleted at any time';
         COMMENT ON TABLE %1$I.aggregates IS 'how the states of aggregate types are made; see es_create_aggregate()';
+        COMMENT ON TABLE %1$I.event_types IS 'versions of event types and their JSON Schemas; see es_create_event_type()';
+        COMMENT ON TABLE %1$I.upcasters IS 'functions that bring events of old versions up to date when they are read; see es_create_upcaster()';
+        COMMENT ON TABLE %1$I.settings IS 'settings of the store; see es_set_strict()';
+        CREATE TRIGGER eventsrc_registry AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$I.event_types
+            FOR EACH STATEMENT EXECUTE FUNCTION eventsrc.registry_trigger();
+        CREATE TRIGGER eventsrc_registry AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$I.upcasters
+            FOR EACH STATEMENT EXECUTE FUNCTION eventsrc.registry_trigger();
+        CREATE TRIGGER eventsrc_registry AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$I.settings
+            FOR EACH STATEMENT EXECUTE FUNCTION eventsrc.registry_trigger();
+        ALTER TABLE %1$I.event_types ENABLE ALWAYS TRIGGER eventsrc_registry;
+        ALTER TABLE %1$I.upcasters ENABLE ALWAYS TRIGGER eventsrc_registry;
+        ALTER TABLE %1$I.settings ENABLE ALWAYS TRIGGER eventsrc_registry;
         CREATE TRIGGER eventsrc_append BEFORE INSERT ON %1$I.events
             FOR EACH ROW EXECUTE FUNCTION eventsrc.append_trigger();
         ALTER TABLE %1$I.events ENABLE ALWAYS TRIGGER eventsrc_append;
@@ -167,7 +199,38 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION es_create_store(name) IS
-    'makes a store: a schema with the tables events, streams, snapshots and aggregates, owned by the caller';
+    'makes a store: a schema with the tables events, streams, snapshots, aggregates, event_types, upcasters and settings, owned by the caller';
+
+-- drop_store_tables drops the tables and the schema of a store; the guards let it pass (src/store/guard.c).
+CREATE FUNCTION eventsrc.drop_store_tables(store name) RETURNS void
+    LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'es_drop_store_tables';
+COMMENT ON FUNCTION eventsrc.drop_store_tables(name) IS
+    'the part of es_drop_store() that drops the tables and the schema; needs ownership as DROP TABLE does';
+
+-- loss tells what DROP EXTENSION would take away; NULL if nothing.
+CREATE FUNCTION eventsrc.loss() RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH held AS (
+        SELECT c.oid, i.inhparent, c.relname, n.nspname, greatest(c.reltuples, 0) AS rows, pg_total_relation_size(c.oid) AS size
+        FROM pg_class c
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_am a ON a.oid = c.relam AND a.amname = 'append_only'
+        LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+        WHERE c.relkind = 'r'
+    ), lost AS (
+        SELECT 1 AS kind, s.store::text AS name,
+               format('store "%s" (%s%s)', s.store, pg_size_pretty(coalesce(sum(h.size), 0)),
+                      CASE WHEN sum(h.rows) > 0 THEN ', events: about ' || sum(h.rows)::bigint END) AS what
+        FROM eventsrc.stores s LEFT JOIN held h ON h.inhparent = s.events GROUP BY s.store
+        UNION ALL
+        SELECT 2, h.nspname || '.' || h.relname, format('table %I.%I (%s)', h.nspname, h.relname, pg_size_pretty(h.size))
+        FROM held h WHERE NOT EXISTS (SELECT FROM eventsrc.stores s WHERE s.events = h.inhparent)
+    )
+    SELECT string_agg(what, ', ' ORDER BY kind, name) FROM lost
+$$;
+COMMENT ON FUNCTION eventsrc.loss() IS 'the stores and append_only tables that DROP EXTENSION eventsrc CASCADE would drop';
 
 CREATE FUNCTION es_drop_store(store name, confirm name) RETURNS void
 LANGUAGE plpgsql
@@ -200,7 +263,7 @@ BEGIN
     FROM pg_class c
     WHERE c.relnamespace = quote_ident(store)::regnamespace
       AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-      AND c.relname NOT IN ('events', 'streams', 'snapshots', 'aggregates')
+      AND c.relname NOT IN ('events', 'streams', 'snapshots', 'aggregates', 'event_types', 'upcasters', 'settings')
       AND NOT EXISTS (SELECT FROM pg_inherits i
                       WHERE i.inhrelid = c.oid
                         AND i.inhparent = format('%I.events', store)::regclass);
@@ -210,8 +273,7 @@ BEGIN
                   HINT = 'Move them to another schema with ALTER ... SET SCHEMA, or drop them.';
     END IF;
 
-    EXECUTE format('DROP TABLE %1$I.events, %1$I.streams, %1$I.snapshots, %1$I.aggregates', store);
-    EXECUTE format('DROP SCHEMA %I', store);
+    PERFORM eventsrc.drop_store_tables(store);
 END
 $$;
 COMMENT ON FUNCTION es_drop_store(name, name) IS

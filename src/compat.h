@@ -198,4 +198,31 @@ es_tuplesort_getint64(Tuplesortstate *state, int64 *value)
 	RelationGetPrimaryKeyIndex(relation)
 #endif
 
+/* --- guards --- */
+
+#if PG_VERSION_NUM >= 160000
+#define es_extension_ownercheck(oid, user) \
+	object_ownercheck(ExtensionRelationId, (oid), (user))
+#else
+#define es_extension_ownercheck(oid, user) \
+	pg_extension_ownercheck((oid), (user))
+#endif
+
+/* --- reads in FROM (read/plan.c) --- */
+
+/* 16 tells outer joins' effects on a variable in the variable itself */
+#if PG_VERSION_NUM >= 160000
+#define es_build_expression_pathkey(root, expr, op, rel) \
+	build_expression_pathkey((root), (expr), (op), (rel), false)
+#else
+#define es_build_expression_pathkey(root, expr, op, rel) \
+	build_expression_pathkey((root), (expr), NULL, (op), (rel), false)
+#endif
+
+/* 18 split the header */
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+
 #endif							/* EVENTSRC_COMPAT_H */

@@ -41,5 +41,14 @@
 #define ERRCODE_ES_NO_PARTITION			MAKE_SQLSTATE('V', 'E', '0', '1', '4')
 /* an append to a stream that es_close_stream() closed */
 #define ERRCODE_ES_STREAM_CLOSED		MAKE_SQLSTATE('V', 'E', '0', '1', '5')
+/* a command would break a store */
+#define ERRCODE_ES_GUARDED				MAKE_SQLSTATE('V', 'E', '0', '1', '6')
+
+/* an event's data does not fit its JSON Schema, or its type is unknown to a strict store */
+#define ERRCODE_ES_INVALID_EVENT		MAKE_SQLSTATE('V', 'E', '0', '1', '7')
+/* an event type cannot be registered, changed or found; no JSON Schema; incompatible versions */
+#define ERRCODE_ES_INVALID_EVENT_TYPE	MAKE_SQLSTATE('V', 'E', '0', '1', '8')
+/* an upcaster cannot be registered or found, failed, or leads nowhere */
+#define ERRCODE_ES_INVALID_UPCASTER		MAKE_SQLSTATE('V', 'E', '0', '1', '9')
 
 #endif							/* EVENTSRC_ERRORS_H */

@@ -3,6 +3,7 @@
  *		The map of eventsrc: settings, hooks, and what is set up where.
  *
  *		store/	 tables: the append_only access method, stores, partitions, positions
+ *		schema/	 event types, JSON Schema, what is registered about events
  *		append/	 es_append() and its family, the trigger behind INSERT and COPY
  *		read/	 es_read_stream(), es_read_all()
  *		state/	 reducers, es_state(), snapshots
@@ -17,8 +18,12 @@
 #include "utils/guc.h"
 
 #include "append/append.h"
+#include "read/read.h"
+#include "read/upcast.h"
 #include "relay/relay.h"
+#include "store/guard.h"
 #include "store/position.h"
+#include "store/stop_point.h"
 #include "worker/worker.h"
 
 PG_MODULE_MAGIC;
@@ -31,6 +36,17 @@ char	   *es_setting_traceparent = NULL;
 int			es_setting_max_databases = 64;
 int			es_setting_max_relays = 64;
 int			es_setting_partitions_ahead = 2;
+int			es_setting_read_durable = ES_DURABLE_OFF;
+
+static const struct config_enum_entry durable_options[] = {
+	{"off", ES_DURABLE_OFF, false},
+	{"local", ES_DURABLE_LOCAL, false},
+	{"false", ES_DURABLE_OFF, true},
+	{"no", ES_DURABLE_OFF, true},
+	{"0", ES_DURABLE_OFF, true},
+	{NULL, 0, false}
+};
+int			es_setting_stream_cache = 4096;
 
 void		_PG_init(void);
 
@@ -46,6 +62,7 @@ request_shmem(void)
 	if (previous_shmem_request_hook)
 		previous_shmem_request_hook();
 	es_position_request_shmem();
+	es_heads_request_shmem();
 	es_relay_request_shmem();
 	es_worker_request_shmem();
 }
@@ -59,6 +76,7 @@ init_shmem(void)
 	if (previous_shmem_startup_hook)
 		previous_shmem_startup_hook();
 	es_position_init_shmem();
+	es_heads_init_shmem();
 	es_relay_init_shmem();
 	es_worker_init_shmem();
 }
@@ -89,6 +107,10 @@ define_settings(void)
 							   "W3C trace context of the events that are appended.",
 							   NULL, &es_setting_traceparent, "",
 							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("eventsrc.upcast",
+							 "Events of old versions are read as the upcasters make them.",
+							 NULL, &es_setting_upcast, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("eventsrc.max_databases",
 							"Databases of the cluster that can use eventsrc.",
 							NULL, &es_setting_max_databases, 64, 1, 10000,
@@ -101,10 +123,24 @@ define_settings(void)
 							"Months for which partitions are made in advance.",
 							NULL, &es_setting_partitions_ahead, 2, 0, 120,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("eventsrc.read_durable",
+							 "Whether readers are given only what a crash cannot undo.",
+							 "With \"local\", the WAL is flushed before a safe position is given out.",
+							 &es_setting_read_durable, ES_DURABLE_OFF, durable_options,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eventsrc.stream_cache",
+							"Shared memory that remembers where streams stand; 0 is none.",
+							NULL, &es_setting_stream_cache, 4096, 0, 1024 * 1024,
+							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("eventsrc.launcher_naptime",
 							"Time between the launcher's looks for new databases.",
 							NULL, &es_setting_launcher_naptime, 60, 1, 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomBoolVariable("eventsrc.allow_unsafe_ddl",
+							 "Lets commands through that break stores; every use is logged.",
+							 NULL, &es_setting_allow_unsafe_ddl, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	ES_STOP_POINT_SETTINGS();
 	MarkGUCPrefixReserved("eventsrc");
 }
 
@@ -129,8 +165,11 @@ _PG_init(void)
 	previous_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = init_shmem;
 	es_position_init_backend();
+	es_read_install_hooks();
+	es_heads_init_backend();
 	es_append_install_hooks();
 	es_relay_init();
 	es_worker_register_launcher();
 	es_worker_install_hooks();
+	es_guard_install_hooks();
 }

@@ -88,18 +88,19 @@ es_check_data(Datum data, const char *where)
 }
 
 /*
- * es_schema_version checks a schema version that was given; without one it is 1.
+ * es_schema_version checks a schema version that was given; 0 stands for none,
+ * which is decided when the event is written.
  */
 int32
 es_schema_version(bool given, int32 version)
 {
 	if (!given)
-		return 1;
+		return 0;
 	if (version < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
 				 errmsg("schema version %d is not valid", version),
-				 errhint("Schema versions count from 1; NULL is 1.")));
+				 errhint("Schema versions count from 1; NULL is the last that is registered, or 1.")));
 	return version;
 }
 
@@ -324,7 +325,7 @@ es_append_events(PG_FUNCTION_ARGS)
 		event->has_occurred_at = occurred.given && !occurred.nulls[i];
 		event->occurred_at = event->has_occurred_at ? DatumGetTimestampTz(occurred.values[i]) : 0;
 		event->schema_version = schema_versions.given ?
-			es_schema_version(!schema_versions.nulls[i], DatumGetInt32(schema_versions.values[i])) : 1;
+			es_schema_version(!schema_versions.nulls[i], DatumGetInt32(schema_versions.values[i])) : 0;
 	}
 
 	append.store = es_store_open(es_store_name_arg(fcinfo, 9), RowExclusiveLock);

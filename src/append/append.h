@@ -13,8 +13,6 @@
 #define ES_EXPECT_ANY		PG_INT64_MIN	/* NULL */
 #define ES_EXPECT_EXISTS	(-1)
 
-/* the type of the event that closes a stream */
-#define ES_CLOSING_TYPE		"StreamClosed"
 
 /* one event that is to be written; text and jsonb as varlena pointers */
 typedef struct EsNewEvent
@@ -26,7 +24,7 @@ typedef struct EsNewEvent
 	text	   *event_id;
 	bool		has_occurred_at;
 	TimestampTz occurred_at;
-	int32		schema_version;
+	int32		schema_version; /* 0: the last that is registered, or 1 */
 } EsNewEvent;
 
 /* who and why, from the settings; NULL where nothing is set */
@@ -49,6 +47,7 @@ typedef struct EsStreamHead
 	bool		seen;			/* the transaction's snapshot sees the last
 								 * event */
 	bool		closing;		/* the last event is of ES_CLOSING_TYPE */
+	uint64		hash;			/* the stream's */
 } EsStreamHead;
 
 /* an append to one stream; without events it only checks the version */
@@ -91,17 +90,40 @@ extern void es_raise_conflict(EsAppend *append, int64 actual, const char *hint);
 extern void es_check_expected(EsAppend *append, const EsStreamHead *head);
 extern bool es_arbitrate(EsAppend *append, const EsStreamHead *head);
 
+/* heads.c */
+extern bool es_head_take(EsStore *store, text *aggregate_type, text *aggregate_id, uint64 hash,
+						 EsStreamHead *head);
+extern void es_head_keep(EsStore *store, text *aggregate_type, text *aggregate_id,
+						 const EsStreamHead *head);
+extern void es_heads_request_shmem(void);
+extern void es_heads_init_shmem(void);
+extern void es_heads_init_backend(void);
+extern void es_heads_forget_database(Oid database);
+
 /* stream.c */
 extern void es_stream_enter_partition(EsStore *store, text *aggregate_type, text *aggregate_id,
 									  const EsStreamHead *head, const EsPartition *partition);
+extern void es_stream_record(EsStore *store, text *aggregate_type, text *aggregate_id, bool begins,
+							 TimestampTz first_partition, TimestampTz last_partition);
 extern bool es_stream_is_closed(EsStore *store, text *aggregate_type, text *aggregate_id);
 extern void es_stream_close(EsStore *store, text *aggregate_type, text *aggregate_id);
 
 /* insert.c */
 extern void es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now);
 
+/* import.c */
+extern bool es_importing(EsStore *store, int64 version, TimestampTz recorded_at);
+
 /* trigger.c */
 extern void es_insert_by_executor(EsAppend *append);
+
+/* known.c */
+extern void es_known_forget(void);
+extern bool es_known_usable(EsStore *store, Relation partition);
+extern bool es_known_find(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate_id,
+						  TimestampTz partition, EsStreamHead *head);
+extern void es_known_set(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate_id,
+						 int64 version, TimestampTz recorded_at, TimestampTz partition);
 
 /* context.c */
 extern void es_context_get(EsContext *context);

@@ -238,8 +238,8 @@ probe(EsStore *store, int partition, text *aggregate_type, text *aggregate_id,
  * es_stream_head finds where a stream stands; the caller holds its lock.
  * expected (ES_EXPECT_ANY if nothing is) only makes the probe shorter: an index
  * scan reads all that matches on a page, and that is all of a short stream.  The
- * partition of the present moment is tried first; the row in "streams" is read
- * only if the stream has no event there, or if a later partition has events
+ * partition of the present moment is tried first, unless it is remembered where
+ * the stream stands there; the row in "streams" is read only if the stream has no event there, or if a later partition has events
  * (the clock was set back).
  */
 void
@@ -250,7 +250,10 @@ es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
 	int64		hint = expected;
 	int			first;
 	int			last;
+	EsStreamHead known;
+	bool		is_known = es_head_take(store, aggregate_type, aggregate_id, hash, &known);
 
+	head->hash = hash;
 	head->version = 0;
 	head->recorded_at = DT_NOBEGIN;
 	head->partition = DT_NOBEGIN;
@@ -266,6 +269,18 @@ es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
 			current = -1;
 		else
 		{
+			/*
+			 * What does not fit is looked up, so that a conflict is always
+			 * with what is in the table.
+			 */
+			if (is_known && known.partition == lower && !IsolationUsesXactSnapshot() &&
+				(expected < 0 || expected == known.version))
+			{
+				head->version = known.version;
+				head->recorded_at = known.recorded_at;
+				head->partition = known.partition;
+				return;
+			}
 			if (hints[hash % HINTS].hash == hash)
 				hint = Max(hint, hints[hash % HINTS].version);
 			if (hint > 1 && probe(store, current, aggregate_type, aggregate_id, hint, head))

@@ -204,9 +204,9 @@ read_event_key(const JsonbValue *key, JsonbValue *value, EsNewEvent *event, cons
 	}
 	else if (is_key(key, "schema_version"))
 	{
-		int64		version = given ? read_integer(value, place, "schema_version") : 1;
+		int64		version = given ? read_integer(value, place, "schema_version") : 0;
 
-		if (version < 1 || version > PG_INT32_MAX)
+		if ((given && version < 1) || version > PG_INT32_MAX)
 			refuse_value(place, "schema_version", "1 or more, and fit an integer");
 		event->schema_version = (int32) version;
 	}

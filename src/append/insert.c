@@ -23,6 +23,7 @@
 #include "append/append.h"
 #include "append/target.h"
 #include "read/scan.h"
+#include "schema/registry.h"
 #include "store/position.h"
 
 /* events that go to the table in one call */
@@ -113,6 +114,43 @@ insert_slots(EsTarget *target, TupleTableSlot **slots, int nslots, BulkInsertSta
 }
 
 /*
+ * keep_head remembers where the stream stands after the append, unless that
+ * may have closed it.
+ */
+static void
+keep_head(EsAppend *append, uint64 hash, TimestampTz recorded_at, TimestampTz partition)
+{
+	text	   *type = append->events[append->nevents - 1].event_type;
+	EsStreamHead head;
+
+	if (VARSIZE_ANY_EXHDR(type) == strlen(ES_CLOSING_TYPE) &&
+		memcmp(VARDATA_ANY(type), ES_CLOSING_TYPE, strlen(ES_CLOSING_TYPE)) == 0)
+		return;
+	head.hash = hash;
+	head.version = append->version;
+	head.recorded_at = recorded_at;
+	head.partition = partition;
+	es_head_keep(append->store, append->aggregate_type, append->aggregate_id, &head);
+}
+
+/*
+ * check_events checks an append's events by what is registered about their
+ * types.
+ */
+static void
+check_events(EsAppend *append)
+{
+	for (int i = 0; i < append->nevents; i++)
+	{
+		EsNewEvent *event = &append->events[i];
+
+		CHECK_FOR_INTERRUPTS();
+		event->schema_version = append->closes ? 1 :
+			es_event_check(append->store, event->event_type, event->schema_version, event->data);
+	}
+}
+
+/*
  * es_insert_direct writes an append's events after the stream's head; sets the
  * result.
  */
@@ -126,6 +164,8 @@ es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now)
 	int			nslots = Min(append->nevents, EVENTS_AT_A_TIME);
 	BulkInsertState bulk = NULL;
 
+	es_known_forget();
+	check_events(append);
 	es_context_get(&common.context);
 	common.recorded_at = Max(now, head->recorded_at);
 	common.transaction = GetTopFullTransactionId();
@@ -155,8 +195,9 @@ es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now)
 
 	if (bulk)
 		FreeBulkInsertState(bulk);
-	es_target_close(target);
-
 	append->version = common.version + append->nevents - 1;
 	append->position = common.position + append->nevents - 1;
+	/* before triggers fire, which may append to the stream too */
+	keep_head(append, head->hash, common.recorded_at, partition.lower);
+	es_target_close(target);
 }

@@ -32,7 +32,8 @@
  * insert_row writes the row of a new stream.
  */
 static void
-insert_row(EsTarget *target, text *aggregate_type, text *aggregate_id, TimestampTz partition)
+insert_row(EsTarget *target, text *aggregate_type, text *aggregate_id,
+		   TimestampTz first_partition, TimestampTz last_partition)
 {
 	TupleTableSlot *slot = es_target_slots(target, 1)[0];
 
@@ -41,8 +42,8 @@ insert_row(EsTarget *target, text *aggregate_type, text *aggregate_id, Timestamp
 	memset(slot->tts_isnull, false, ATT_CLOSED);
 	slot->tts_values[ATT_AGGREGATE_TYPE - 1] = PointerGetDatum(aggregate_type);
 	slot->tts_values[ATT_AGGREGATE_ID - 1] = PointerGetDatum(aggregate_id);
-	slot->tts_values[ATT_FIRST_PARTITION - 1] = TimestampTzGetDatum(partition);
-	slot->tts_values[ATT_LAST_PARTITION - 1] = TimestampTzGetDatum(partition);
+	slot->tts_values[ATT_FIRST_PARTITION - 1] = TimestampTzGetDatum(first_partition);
+	slot->tts_values[ATT_LAST_PARTITION - 1] = TimestampTzGetDatum(last_partition);
 	slot->tts_values[ATT_CLOSED - 1] = BoolGetDatum(false);
 	ExecStoreVirtualTuple(slot);
 	ExecSimpleRelationInsert(target->relinfo, target->estate, slot);
@@ -93,7 +94,33 @@ es_stream_enter_partition(EsStore *store, text *aggregate_type, text *aggregate_
 	if (head->has_row)
 		update_row(target, head->row, ATT_LAST_PARTITION, TimestampTzGetDatum(partition->lower));
 	else
-		insert_row(target, aggregate_type, aggregate_id, partition->lower);
+		insert_row(target, aggregate_type, aggregate_id, partition->lower, partition->lower);
+	es_target_close(target);
+}
+
+/*
+ * es_stream_record does so for a stream that an import brought through several
+ * partitions; begins is true if it had no events before.
+ */
+void
+es_stream_record(EsStore *store, text *aggregate_type, text *aggregate_id, bool begins,
+				 TimestampTz first_partition, TimestampTz last_partition)
+{
+	EsTarget   *target;
+	ItemPointerData row;
+	int			first;
+	int			last;
+	bool		found = !begins &&
+		es_stream_extent(store, aggregate_type, aggregate_id, SnapshotSelf, &first, &last, &row);
+
+	/* the row may come from this very command */
+	if (found)
+		CommandCounterIncrement();
+	target = es_target_open(store, store->streams);
+	if (found)
+		update_row(target, row, ATT_LAST_PARTITION, TimestampTzGetDatum(last_partition));
+	else
+		insert_row(target, aggregate_type, aggregate_id, first_partition, last_partition);
 	es_target_close(target);
 }
 

@@ -24,6 +24,7 @@
 #include "utils/xid8.h"
 
 #include "append/append.h"
+#include "schema/registry.h"
 #include "store/arguments.h"
 #include "store/position.h"
 
@@ -114,6 +115,8 @@ assign_time(Row *row, EsStore *store, EsPartition *partition, TimestampTz now,
 	TimestampTz routed = DatumGetTimestampTz(row->values[ES_ATT_RECORDED_AT - 1]);
 	TimestampTz recorded_at = Max(now, head->recorded_at);
 
+	if (!row->nulls[ES_ATT_RECORDED_AT - 1] && es_importing(store, head->version + 1, routed))
+		return;
 	if (row->nulls[ES_ATT_RECORDED_AT - 1] ||
 		routed < GetCurrentTransactionStartTimestamp() || routed > now)
 		ereport(ERROR,
@@ -136,11 +139,23 @@ assign_time(Row *row, EsStore *store, EsPartition *partition, TimestampTz now,
 }
 
 /*
+ * is_closing tells whether the new row is of the type that closes a stream.
+ */
+static bool
+is_closing(Row *row)
+{
+	text	   *type = DatumGetTextPP(row->values[ES_ATT_EVENT_TYPE - 1]);
+
+	return VARSIZE_ANY_EXHDR(type) == strlen(ES_CLOSING_TYPE) &&
+		memcmp(VARDATA_ANY(type), ES_CLOSING_TYPE, strlen(ES_CLOSING_TYPE)) == 0;
+}
+
+/*
  * fill_in checks the new row and sets what the store sets.  False if it is not
  * to be written.
  */
 static bool
-fill_in(Row *row, EsStore *store, EsPartition *partition)
+fill_in(Row *row, EsStore *store, EsPartition *partition, Relation rel)
 {
 	text	   *type = row_text(row, ES_ATT_AGGREGATE_TYPE, ES_MAX_TYPE);
 	text	   *id = row_text(row, ES_ATT_AGGREGATE_ID, ES_MAX_ID);
@@ -151,20 +166,27 @@ fill_in(Row *row, EsStore *store, EsPartition *partition)
 	EsAppend   *checked = &append;
 	TimestampTz now;
 	uint64		hash;
+	int32		schema_version;
 	bool		mine = is_pending(store, type, id);
+	bool		may_know = !replica && !mine && es_known_usable(store, rel);
 
 	(void) row_text(row, ES_ATT_EVENT_TYPE, ES_MAX_TYPE);
 	if (!row->nulls[ES_ATT_EVENT_ID - 1])
 		(void) row_text(row, ES_ATT_EVENT_ID, ES_MAX_TYPE);
 	if (!row->nulls[ES_ATT_DATA - 1])
 		es_check_data(row->values[ES_ATT_DATA - 1], "");
-	set_value(row, ES_ATT_SCHEMA_VERSION,
-			  Int32GetDatum(es_schema_version(!row->nulls[ES_ATT_SCHEMA_VERSION - 1],
-											  DatumGetInt32(row->values[ES_ATT_SCHEMA_VERSION - 1]))));
+	schema_version = es_schema_version(!row->nulls[ES_ATT_SCHEMA_VERSION - 1],
+									   DatumGetInt32(row->values[ES_ATT_SCHEMA_VERSION - 1]));
 
-	hash = es_stream_lock(store, type, id);
-	now = GetCurrentTimestamp();
-	es_stream_head(store, type, id, hash, ES_EXPECT_ANY, now, &head);
+	hash = es_stream_hash(store, type, id);
+	if (may_know && es_known_find(store, hash, type, id, partition->lower, &head))
+		now = GetCurrentTimestamp();
+	else
+	{
+		es_stream_lock_hash(hash);
+		now = GetCurrentTimestamp();
+		es_stream_head(store, type, id, hash, ES_EXPECT_ANY, now, &head);
+	}
 
 	/* who wins */
 	append.store = store;
@@ -190,6 +212,13 @@ fill_in(Row *row, EsStore *store, EsPartition *partition)
 		return false;
 	}
 
+	/* a subscriber takes what its publisher checked */
+	if (!(replica && !row->nulls[ES_ATT_GLOBAL_POSITION - 1]) &&
+		!(mine && pending->append->closes) && !row->nulls[ES_ATT_DATA - 1])
+		schema_version = es_event_check(store, DatumGetTextPP(row->values[ES_ATT_EVENT_TYPE - 1]),
+										schema_version, row->values[ES_ATT_DATA - 1]);
+	set_value(row, ES_ATT_SCHEMA_VERSION, Int32GetDatum(Max(schema_version, 1)));
+
 	if (replica && !row->nulls[ES_ATT_GLOBAL_POSITION - 1])
 		/* a subscriber keeps what its publisher recorded */
 		es_position_import(DatumGetInt64(row->values[ES_ATT_GLOBAL_POSITION - 1]));
@@ -204,6 +233,9 @@ fill_in(Row *row, EsStore *store, EsPartition *partition)
 
 	set_value(row, ES_ATT_VERSION, Int64GetDatum(head.version + 1));
 	es_stream_remember(hash, head.version + 1);
+	if (may_know && !is_closing(row))
+		es_known_set(store, hash, type, id, head.version + 1,
+					 DatumGetTimestampTz(row->values[ES_ATT_RECORDED_AT - 1]), partition->lower);
 	if (!replica || row->nulls[ES_ATT_GLOBAL_POSITION - 1])
 		set_value(row, ES_ATT_GLOBAL_POSITION, Int64GetDatum(es_position_allocate(1)));
 	es_context_get(&context);
@@ -267,7 +299,7 @@ es_append_trigger_function(PG_FUNCTION_ARGS)
 	row.values = palloc(row.desc->natts * sizeof(Datum));
 	row.nulls = palloc(row.desc->natts * sizeof(bool));
 	heap_deform_tuple(data->tg_trigtuple, row.desc, row.values, row.nulls);
-	if (!fill_in(&row, store, &partition))
+	if (!fill_in(&row, store, &partition, data->tg_relation))
 		return PointerGetDatum(NULL);
 	result = heap_form_tuple(row.desc, row.values, row.nulls);
 	return PointerGetDatum(result);
@@ -297,6 +329,7 @@ array_of(EsAppend *append, AttrNumber attribute, Oid type, int16 length, bool by
 				break;
 			case ES_ATT_SCHEMA_VERSION:
 				values[i] = Int32GetDatum(event->schema_version);
+				nulls[i] = event->schema_version == 0;
 				break;
 			case ES_ATT_DATA:
 				values[i] = event->data;

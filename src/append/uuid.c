@@ -8,6 +8,9 @@
 
 #include "append/append.h"
 
+/* random bytes that are fetched at a time; each is used once */
+#define RANDOM_BYTES	256
+
 /*
  * es_uuid_v7 makes a UUID of version 7: milliseconds, 12 bits of their
  * fraction so that a backend's ids ascend (RFC 9562, section 6.2, method 3),
@@ -18,6 +21,8 @@ es_uuid_v7(void)
 {
 	static const char digits[] = "0123456789abcdef";
 	static uint64 last = 0;
+	static unsigned char random[RANDOM_BYTES];
+	static int	random_used = RANDOM_BYTES;
 	struct timespec now;
 	uint64		stamp;			/* 48 bits of milliseconds, 12 of their
 								 * fraction */
@@ -32,10 +37,16 @@ es_uuid_v7(void)
 		stamp = last + 1;
 	last = stamp;
 
-	if (!pg_strong_random(raw + 8, 8))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random bits for an event id")));
+	if (random_used == RANDOM_BYTES)
+	{
+		if (!pg_strong_random(random, RANDOM_BYTES))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random bits for an event id")));
+		random_used = 0;
+	}
+	memcpy(raw + 8, random + random_used, 8);
+	random_used += 8;
 	for (int i = 0; i < 6; i++)
 		raw[i] = (unsigned char) (stamp >> (52 - 8 * i));
 	raw[6] = 0x70 | ((stamp >> 8) & 0x0F);

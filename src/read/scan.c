@@ -12,20 +12,14 @@
 #include "eventsrc.h"
 
 #include "access/genam.h"
-#include "access/htup_details.h"
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "executor/tuptable.h"
-#include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
@@ -34,6 +28,8 @@
 
 #include "read/scan.h"
 #include "read/spiscan.h"
+#include "store/position.h"
+#include "read/upcast.h"
 
 /* the scan of one partition */
 typedef struct PartScan
@@ -43,8 +39,10 @@ typedef struct PartScan
 	Relation	index;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
-	bool		loaded;			/* slot holds the next row (global order) */
-	int64		position;		/* of that row */
+	bool		begun;			/* global order: it was opened, ... */
+	int64		from;			/* ... which need not be before this position */
+	int64		position;		/* global order: of the slot's row, if others
+								 * are not at their end either */
 } PartScan;
 
 struct EsScan
@@ -61,7 +59,11 @@ struct EsScan
 	int			nparts;
 	PartScan   *parts;
 	int			current;		/* stream order: partition being read */
+	bool		latest_only;	/* stream order: parts is a first guess */
+	int64		first_version;	/* stream order, forward: with it nothing
+								 * earlier is wanted */
 	PartScan   *last;			/* global order: whose row was returned */
+	int			nopen;			/* global order: partitions not at their end */
 
 	Tuplestorestate *rows;		/* read by the executor, where row security
 								 * applies */
@@ -70,6 +72,7 @@ struct EsScan
 	int64		rows_upto;
 	int			rows_read;		/* ... and how many of its rows were returned */
 	MemoryContext context;
+	EsUpcasters *upcasters;		/* NULL: events as they are stored */
 };
 
 /*
@@ -107,25 +110,36 @@ close_part(PartScan *part)
 }
 
 /*
+ * set_parts sets the partitions, first..last of the store, that a scan reads.
+ */
+static void
+set_parts(EsScan *scan, int first, int last)
+{
+	if (scan->parts)
+		pfree(scan->parts);
+	scan->nparts = Max(last - first + 1, 0);
+	scan->parts = NULL;
+	if (scan->nparts > 0)
+		scan->parts = palloc0(scan->nparts * sizeof(PartScan));
+	for (int i = 0; i < scan->nparts; i++)
+		scan->parts[i].partition = scan->store->partitions[first + i];
+	scan->current = ScanDirectionIsForward(scan->direction) ? 0 : scan->nparts - 1;
+}
+
+/*
  * new_scan makes a scan over partitions first..last of the store, not begun.
  */
 static EsScan *
-new_scan(EsStore *store, int first, int last, Snapshot snapshot)
+new_scan(EsStore *store, int first, int last, ScanDirection direction, Snapshot snapshot)
 {
 	EsScan	   *scan = palloc0(sizeof(EsScan));
 
 	scan->store = store;
 	scan->snapshot = snapshot;
 	scan->lockmode = AccessShareLock;
-	scan->direction = ForwardScanDirection;
+	scan->direction = direction;
 	scan->context = CurrentMemoryContext;
-	if (last >= first)
-	{
-		scan->nparts = last - first + 1;
-		scan->parts = palloc0(scan->nparts * sizeof(PartScan));
-		for (int i = 0; i < scan->nparts; i++)
-			scan->parts[i].partition = store->partitions[first + i];
-	}
+	set_parts(scan, first, last);
 	return scan;
 }
 
@@ -209,21 +223,49 @@ set_stream_keys(EsScan *scan, text *aggregate_type, text *aggregate_id,
 }
 
 /*
+ * latest_partition finds the partition (an index into the store's) behind which
+ * no event can lie; -1 if we do not know.  Whoever appends tells where before
+ * the event can be seen, and es_store_open looks at what was there before.
+ */
+static int
+latest_partition(EsStore *store)
+{
+	TimestampTz latest;
+
+	if (RecoveryInProgress())
+		return -1;
+	latest = es_position_latest_partition(DT_NOBEGIN);
+	for (int i = store->npartitions - 1; i >= 0; i--)
+	{
+		if (store->partitions[i].lower <= latest)
+			return i;
+	}
+	return -1;
+}
+
+/*
  * es_scan_stream reads one stream's versions from..to (both inclusive), up or
  * down, as the snapshot sees them.
+ *
+ * The store's latest partition is tried first, which for most streams that are
+ * read spares the look into "streams": downwards the first rows come from
+ * there, and upwards all do if the first version that is wanted is there, as
+ * time does not run backwards within a stream.
  */
 EsScan *
 es_scan_stream(EsStore *store, text *aggregate_type, text *aggregate_id,
 			   int64 from_version, int64 to_version, bool backward,
 			   Snapshot snapshot)
 {
+	ScanDirection direction = backward ? BackwardScanDirection : ForwardScanDirection;
 	EsScan	   *scan;
 	int			first = 0;
 	int			last = -1;
+	int			latest = -1;
 
 	if (executor_reads(store, snapshot))
 	{
-		scan = new_scan(store, 0, -1, snapshot);
+		scan = new_scan(store, 0, -1, direction, snapshot);
 		scan->rows = es_spi_stream(store, aggregate_type, aggregate_id,
 								   from_version, to_version, backward, snapshot);
 		scan->rows_slot = MakeSingleTupleTableSlot(es_event_tupdesc(), &TTSOpsMinimalTuple);
@@ -231,11 +273,17 @@ es_scan_stream(EsStore *store, text *aggregate_type, text *aggregate_id,
 	}
 
 	if (from_version <= to_version)
-		(void) es_stream_extent(store, aggregate_type, aggregate_id, snapshot,
-								&first, &last, NULL);
-	scan = new_scan(store, first, last, snapshot);
-	scan->direction = backward ? BackwardScanDirection : ForwardScanDirection;
-	scan->current = backward ? scan->nparts - 1 : 0;
+	{
+		latest = latest_partition(store);
+		if (latest >= 0)
+			first = last = latest;
+		else
+			(void) es_stream_extent(store, aggregate_type, aggregate_id, snapshot,
+									&first, &last, NULL);
+	}
+	scan = new_scan(store, first, last, direction, snapshot);
+	scan->latest_only = (latest >= 0);
+	scan->first_version = Max(from_version, 1);
 	set_stream_keys(scan, aggregate_type, aggregate_id, from_version, to_version);
 	return scan;
 }
@@ -248,11 +296,10 @@ EsScan *
 es_scan_stream_in(EsStore *store, int partition, text *aggregate_type, text *aggregate_id,
 				  int64 from_version, Snapshot snapshot)
 {
-	EsScan	   *scan = new_scan(store, partition, partition, snapshot);
+	EsScan	   *scan = new_scan(store, partition, partition, BackwardScanDirection, snapshot);
 
 	/* the lock that the insert will want */
 	scan->lockmode = RowExclusiveLock;
-	scan->direction = BackwardScanDirection;
 	set_stream_keys(scan, aggregate_type, aggregate_id, from_version, PG_INT64_MAX);
 	return scan;
 }
@@ -270,7 +317,7 @@ es_scan_all(EsStore *store, int64 after, int64 upto, Snapshot snapshot, Snapshot
 	{
 		if (horizon)
 			upto = es_visible_bound(store, after, upto, snapshot, horizon);
-		scan = new_scan(store, 0, -1, snapshot);
+		scan = new_scan(store, 0, -1, ForwardScanDirection, snapshot);
 		scan->global = true;
 		scan->rows_after = after;
 		scan->rows_upto = upto;
@@ -287,15 +334,39 @@ es_scan_all(EsStore *store, int64 after, int64 upto, Snapshot snapshot, Snapshot
 EsScan *
 es_scan_all_direct(EsStore *store, int64 after, int64 upto, Snapshot snapshot, Snapshot horizon)
 {
-	EsScan	   *scan = new_scan(store, 0, after < upto ? store->npartitions - 1 : -1, snapshot);
+	EsScan	   *scan = new_scan(store, 0, after < upto ? store->npartitions - 1 : -1,
+								ForwardScanDirection, snapshot);
+	int			nparts = scan->nparts;
 
+	scan->nparts = 0;
+	for (int i = 0; i < nparts; i++)
+	{
+		PartScan   *part = &scan->parts[scan->nparts];
+
+		if (es_partition_may_hold(store, &store->partitions[i], after, upto, &part->from))
+		{
+			part->partition = store->partitions[i];
+			scan->nparts++;
+		}
+	}
+	scan->nopen = scan->nparts;
 	scan->global = true;
 	scan->horizon = horizon;
 	ScanKeyInit(&scan->keys[0], 1, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(after));
 	ScanKeyInit(&scan->keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(upto));
 	scan->nkeys = 2;
-	scan->current = -1;			/* partitions are opened at the first row */
 	return scan;
+}
+
+/*
+ * position_of reads the global position of a partition's present row.
+ */
+static int64
+position_of(PartScan *part)
+{
+	bool		isnull;
+
+	return DatumGetInt64(slot_getattr(part->slot, ES_ATT_GLOBAL_POSITION, &isnull));
 }
 
 /*
@@ -309,7 +380,7 @@ es_visible_bound(EsStore *store, int64 after, int64 upto, Snapshot snapshot, Sna
 	int64		bound = after;
 
 	while (es_scan_next(scan))
-		bound = scan->last->position;
+		bound = position_of(scan->last);
 	es_scan_end(scan);
 	return bound;
 }
@@ -321,52 +392,135 @@ es_visible_bound(EsStore *store, int64 after, int64 upto, Snapshot snapshot, Sna
 static void
 load_part(EsScan *scan, PartScan *part)
 {
-	bool		isnull;
-
-	part->loaded = index_getnext_slot(part->scan, ForwardScanDirection, part->slot);
-	if (part->loaded)
-		part->position = DatumGetInt64(slot_getattr(part->slot, ES_ATT_GLOBAL_POSITION, &isnull));
-	else
+	if (!index_getnext_slot(part->scan, ForwardScanDirection, part->slot))
+	{
 		close_part(part);
+		scan->nopen--;
+	}
+	else if (scan->nopen > 1)
+		part->position = position_of(part);
 }
 
 /*
- * next_global returns the row with the lowest position of all partitions.
+ * lowest_part finds the partition whose row has the lowest position.
  */
-static TupleTableSlot *
-next_global(EsScan *scan)
+static PartScan *
+lowest_part(EsScan *scan)
 {
 	PartScan   *lowest = NULL;
 
-	if (scan->current < 0)
+	for (PartScan *part = scan->parts; part < scan->parts + scan->nparts; part++)
 	{
-		scan->current = 0;
-		for (int i = 0; i < scan->nparts; i++)
-		{
-			open_part(scan, &scan->parts[i]);
-			load_part(scan, &scan->parts[i]);
-		}
+		if (part->rel && (lowest == NULL || part->position < lowest->position))
+			lowest = part;
 	}
-	else if (scan->last && scan->last->rel)
-		load_part(scan, scan->last);
+	return lowest;
+}
+
+/*
+ * next_unbegun returns the partition that has to be opened next, because it may
+ * hold a position up to the given one; NULL if there is none.
+ */
+static PartScan *
+next_unbegun(EsScan *scan, int64 position)
+{
+	PartScan   *next = NULL;
 
 	for (int i = 0; i < scan->nparts; i++)
 	{
 		PartScan   *part = &scan->parts[i];
 
-		if (part->rel && part->loaded && (lowest == NULL || part->position < lowest->position))
-			lowest = part;
+		if (!part->begun && part->from <= position && (next == NULL || part->from < next->from))
+			next = part;
+	}
+	return next;
+}
+
+/*
+ * next_global returns the row with the lowest position of all partitions.  A
+ * partition is opened when its turn comes.
+ */
+static TupleTableSlot *
+next_global(EsScan *scan)
+{
+	PartScan   *lowest;
+	PartScan   *unbegun;
+
+	if (scan->last && scan->last->rel)
+		load_part(scan, scan->last);
+
+	if (scan->nopen == 1 && scan->last && scan->last->rel)
+		lowest = scan->last;
+	else
+	{
+		lowest = lowest_part(scan);
+		while ((unbegun = next_unbegun(scan, lowest ? lowest->position : PG_INT64_MAX)) != NULL)
+		{
+			open_part(scan, unbegun);
+			unbegun->begun = true;
+			load_part(scan, unbegun);
+			lowest = lowest_part(scan);
+		}
 	}
 	if (lowest && scan->horizon &&
 		!table_tuple_satisfies_snapshot(lowest->rel, lowest->slot, scan->horizon))
 	{
 		/* the caller's snapshot ends here: what follows is for a later one */
 		for (int i = 0; i < scan->nparts; i++)
+		{
+			scan->parts[i].begun = true;
 			close_part(&scan->parts[i]);
+		}
+		scan->nopen = 0;
 		lowest = NULL;
 	}
 	scan->last = lowest;
 	return lowest ? lowest->slot : NULL;
+}
+
+/*
+ * look_further sets the partitions to read after the latest one has been tried.
+ * Downwards its rows were returned, so it is not read once more.
+ */
+static void
+look_further(EsScan *scan)
+{
+	TimestampTz latest = scan->parts[0].partition.lower;
+	int			first = 0;
+	int			last = -1;
+
+	scan->latest_only = false;
+	(void) es_stream_extent(scan->store, DatumGetTextPP(scan->keys[0].sk_argument),
+							DatumGetTextPP(scan->keys[1].sk_argument), scan->snapshot,
+							&first, &last, NULL);
+	if (ScanDirectionIsBackward(scan->direction))
+	{
+		while (last >= first && scan->store->partitions[last].lower >= latest)
+			last--;
+	}
+	set_parts(scan, first, last);
+}
+
+/*
+ * begin_in_latest reads the first row in the latest partition, upwards: true if
+ * it is the one that the scan has to begin with.
+ */
+static bool
+begin_in_latest(EsScan *scan)
+{
+	PartScan   *part = &scan->parts[0];
+	bool		isnull;
+
+	open_part(scan, part);
+	if (index_getnext_slot(part->scan, scan->direction, part->slot) &&
+		DatumGetInt64(slot_getattr(part->slot, ES_ATT_VERSION, &isnull)) == scan->first_version)
+	{
+		scan->latest_only = false;
+		return true;
+	}
+	close_part(part);
+	look_further(scan);
+	return false;
 }
 
 /*
@@ -375,6 +529,8 @@ next_global(EsScan *scan)
 static TupleTableSlot *
 next_in_stream(EsScan *scan)
 {
+	if (scan->latest_only && ScanDirectionIsForward(scan->direction) && begin_in_latest(scan))
+		return scan->parts[0].slot;
 	while (scan->current >= 0 && scan->current < scan->nparts)
 	{
 		PartScan   *part = &scan->parts[scan->current];
@@ -385,6 +541,8 @@ next_in_stream(EsScan *scan)
 			return part->slot;
 		close_part(part);
 		scan->current += ScanDirectionIsForward(scan->direction) ? 1 : -1;
+		if (scan->latest_only)
+			look_further(scan);
 	}
 	return NULL;
 }
@@ -419,15 +577,28 @@ next_row(EsScan *scan)
 }
 
 /*
+ * es_scan_upcast has the scan return events as the store's upcasters make them.
+ */
+void
+es_scan_upcast(EsScan *scan)
+{
+	scan->upcasters = es_upcasters_open(scan->store);
+}
+
+/*
  * es_scan_next returns the next event, or NULL at the end.
  */
 TupleTableSlot *
 es_scan_next(EsScan *scan)
 {
+	TupleTableSlot *slot;
+
 	CHECK_FOR_INTERRUPTS();
 	if (scan->rows)
-		return next_row(scan);
-	return scan->global ? next_global(scan) : next_in_stream(scan);
+		slot = next_row(scan);
+	else
+		slot = scan->global ? next_global(scan) : next_in_stream(scan);
+	return slot && scan->upcasters ? es_upcast(scan->upcasters, slot) : slot;
 }
 
 /*
@@ -448,6 +619,8 @@ es_scan_end(EsScan *scan)
 {
 	for (int i = 0; i < scan->nparts; i++)
 		close_part(&scan->parts[i]);
+	if (scan->upcasters)
+		es_upcasters_close(scan->upcasters);
 	if (scan->rows)
 	{
 		ExecDropSingleTupleTableSlot(scan->rows_slot);
@@ -456,37 +629,4 @@ es_scan_end(EsScan *scan)
 	if (scan->parts)
 		pfree(scan->parts);
 	pfree(scan);
-}
-
-/*
- * es_event_datum makes a datum of the composite type es_event of a slot's row,
- * detoasted, in CurrentMemoryContext.
- */
-Datum
-es_event_datum(TupleTableSlot *slot)
-{
-	TupleDesc	desc = es_event_tupdesc();
-	HeapTuple	tuple;
-	Datum		result;
-	bool		free_it;
-
-	if (slot->tts_tupleDescriptor->natts == ES_NATTS)
-	{
-		tuple = ExecFetchSlotHeapTuple(slot, false, &free_it);
-		/* an older row, from before a column was added, has fewer */
-		if (HeapTupleHeaderGetNatts(tuple->t_data) == ES_NATTS)
-		{
-			result = heap_copy_tuple_as_datum(tuple, desc);
-			if (free_it)
-				heap_freetuple(tuple);
-			return result;
-		}
-		if (free_it)
-			heap_freetuple(tuple);
-	}
-	slot_getsomeattrs(slot, ES_NATTS);
-	tuple = heap_form_tuple(desc, slot->tts_values, slot->tts_isnull);
-	result = heap_copy_tuple_as_datum(tuple, desc);
-	heap_freetuple(tuple);
-	return result;
 }

@@ -55,6 +55,9 @@ extern bool es_stream_extent(EsStore *store, text *aggregate_type, text *aggrega
 /* whether another snapshot sees the row that was returned last (stream order) */
 extern bool es_scan_visible(EsScan *scan, TupleTableSlot *slot, Snapshot snapshot);
 
+/* from now on the scan returns events as the store's upcasters make them */
+extern void es_scan_upcast(EsScan *scan);
+
 extern TupleTableSlot *es_scan_next(EsScan *scan);	/* NULL at the end */
 extern void es_scan_end(EsScan *scan);
 

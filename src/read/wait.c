@@ -54,6 +54,7 @@ es_wait(PG_FUNCTION_ARGS)
 	static uint32 wait_event = 0;
 	double		timeout;
 	int64		after;
+	int64		safe;
 	EsStore    *store;
 
 	if (PG_ARGISNULL(0) || PG_GETARG_INT64(0) < 0)
@@ -79,5 +80,8 @@ es_wait(PG_FUNCTION_ARGS)
 
 	if (wait_event == 0)
 		wait_event = es_wait_event_new("EventsrcWait");
-	PG_RETURN_INT64(es_news_wait(after, timeout, wait_event));
+	safe = es_news_wait(after, timeout, wait_event);
+	if (es_setting_read_durable == ES_DURABLE_LOCAL)
+		es_position_make_durable(safe);
+	PG_RETURN_INT64(safe);
 }

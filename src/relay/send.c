@@ -5,8 +5,6 @@
 #include "relay/run.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
-#include "access/xlog_internal.h"
 #include "miscadmin.h"
 #include "read/scan.h"
 #include "store/store.h"
@@ -17,7 +15,6 @@
 
 static bool is_careful(EsRun *run);
 static void send_page(EsRun *run, int64 safe);
-static void flush_commits(void);
 
 /*
  * es_run_read hands the events that follow to the broker, as far as the window
@@ -123,7 +120,8 @@ send_page(EsRun *run, int64 safe)
 
 		if (!flushed)
 		{
-			flush_commits();
+			/* a crash must not undo what was sent */
+			es_position_make_durable(safe);
 			flushed = true;
 		}
 		if (!es_window_has_room(run->window, message.key_length + message.value_length))
@@ -148,24 +146,4 @@ send_page(EsRun *run, int64 safe)
 	AtEOXact_GUC(false, nest_level);
 	SetUserIdAndSecContext(user, security);
 	PopActiveSnapshot();
-}
-
-/*
- * flush_commits makes sure that a crash cannot undo what is about to be sent:
- * with synchronous_commit off a commit is visible before it is durable.
- */
-static void
-flush_commits(void)
-{
-	XLogRecPtr	end = GetXLogInsertRecPtr();
-
-	/*
-	 * That is where the next record begins.  At the start of a page it lies
-	 * behind the page's header, which is not written yet.
-	 */
-	if (XLogSegmentOffset(end, wal_segment_size) == SizeOfXLogLongPHD)
-		end -= SizeOfXLogLongPHD;
-	else if (end % XLOG_BLCKSZ == SizeOfXLogShortPHD)
-		end -= SizeOfXLogShortPHD;
-	XLogFlush(end);
 }

@@ -25,6 +25,8 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "read/upcast.h"
+
 /* columns of aggregates */
 #define ATT_REDUCER			2
 #define ATT_INITIAL			3
@@ -34,6 +36,8 @@
 
 PG_FUNCTION_INFO_V1(es_create_aggregate);
 
+static text *read_registration(EsStore *store, text *aggregate_type,
+							   Snapshot snapshot, EsAggregate *aggregate);
 static void check_owner(EsStore *store);
 static void write_registration(const char *schema, Datum aggregate_type,
 							   Oid reducer, Jsonb *initial, int snapshot_every);
@@ -52,8 +56,41 @@ void
 es_aggregate_load(EsStore *store, text *aggregate_type, Snapshot snapshot,
 				  EsAggregate *aggregate)
 {
+	text	   *reducer = read_registration(store, aggregate_type, snapshot, aggregate);
+
+	if (reducer)
+		aggregate->reducer = es_reducer_find(reducer);
+	aggregate->identity = es_aggregate_identity(store, aggregate);
+}
+
+/*
+ * es_aggregate_scratch is es_aggregate_load with another reducer (InvalidOid:
+ * the built-in merge) and, unless it is NULL, another initial state.
+ */
+void
+es_aggregate_scratch(EsStore *store, text *aggregate_type, Snapshot snapshot,
+					 Oid reducer, Jsonb *initial, EsAggregate *aggregate)
+{
+	(void) read_registration(store, aggregate_type, snapshot, aggregate);
+	if (OidIsValid(reducer))
+		es_reducer_check(reducer);
+	aggregate->reducer = reducer;
+	if (initial)
+		aggregate->initial = initial;
+	aggregate->identity = es_aggregate_identity(store, aggregate);
+}
+
+/*
+ * read_registration reads what is registered for an aggregate type, and returns
+ * the reducer's name, or NULL.
+ */
+static text *
+read_registration(EsStore *store, text *aggregate_type, Snapshot snapshot,
+				  EsAggregate *aggregate)
+{
 	EsLookup	lookup;
 	HeapTuple	tuple;
+	text	   *name = NULL;
 
 	aggregate->reducer = InvalidOid;
 	aggregate->initial = NULL;
@@ -67,7 +104,7 @@ es_aggregate_load(EsStore *store, text *aggregate_type, Snapshot snapshot,
 		Datum		reducer = es_lookup_value(&lookup, tuple, ATT_REDUCER);
 
 		if (reducer != (Datum) 0)
-			aggregate->reducer = es_reducer_find(DatumGetTextPP(reducer));
+			name = DatumGetTextPCopy(reducer);
 		aggregate->initial =
 			DatumGetJsonbPCopy(es_lookup_value(&lookup, tuple, ATT_INITIAL));
 		aggregate->snapshot_every =
@@ -78,8 +115,20 @@ es_aggregate_load(EsStore *store, text *aggregate_type, Snapshot snapshot,
 	if (aggregate->initial == NULL)
 		aggregate->initial =
 			DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
-	aggregate->identity = es_reducer_identity(aggregate->reducer,
-											  aggregate->initial);
+	return name;
+}
+
+/*
+ * es_aggregate_identity returns the identity of an aggregate type's reducer,
+ * initial state and the store's upcasters, as they are now.
+ */
+const char *
+es_aggregate_identity(EsStore *store, const EsAggregate *aggregate)
+{
+	const char *reducer = es_reducer_identity(aggregate->reducer, aggregate->initial);
+	const char *upcasters = es_upcasters_identity(store);
+
+	return upcasters ? psprintf("%s+%s", reducer, upcasters) : reducer;
 }
 
 /*

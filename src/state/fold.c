@@ -1,7 +1,7 @@
 /*
  * fold.c
- *		The fold of events into a state, by the built-in merge or by a user's
- *		reducer, which is called directly, not through a statement an event.
+ *		The fold of events into a state, by a built-in reducer or by a user's,
+ *		which is called directly, not through a statement an event.
  *
  * Memory stays bounded over any number of events: what a step allocates goes
  * when the next but one begins; only the state is carried over.
@@ -9,64 +9,91 @@
 #include "state/state.h"
 
 #include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/builtins.h"
+#include "utils/expandeddatum.h"
 #include "utils/memutils.h"
 
 struct EsFold
 {
 	EsAggregate *aggregate;
+	EsReducer  *reducer;		/* NULL: the built-in merge */
 	text	   *aggregate_type;
 	text	   *aggregate_id;
-	Jsonb	   *state;			/* not used while merge is open */
-	EsMerge    *merge;			/* built-in; opened by the first event */
-	FmgrInfo   *reducer;
+	bool		merging;		/* by a built-in reducer */
+	Datum		state;			/* not used while merge is open */
+	bool		isnull;			/* only a typed state can be */
+	EsMerge    *merge;			/* opened by the first event */
 	MemoryContext context;
 	MemoryContext step;			/* of the step that runs */
-	MemoryContext carried;		/* of the step before: holds the state */
+	MemoryContext carried;		/* of the step before: holds the state, or
+								 * what merge opened */
 
 	/* the event that the reducer looks at, for the error's context */
 	int64		version;
 	Datum		event_type;
 };
 
+static void set_state(EsFold *fold, Jsonb *state);
+static Jsonb *find_restored(TupleTableSlot *slot);
+static void merge_event(EsFold *fold, TupleTableSlot *slot);
 static void call_reducer(EsFold *fold, TupleTableSlot *slot);
+static Datum invoke(EsFold *fold, TupleTableSlot *slot);
+static void exchange_contexts(EsFold *fold);
 static void add_context(void *arg);
 
 /*
- * es_fold_begin prepares to fold events into the state start.  reducer (may be
- * NULL for the built-in merge) is set up unless it is so already; keeping it
- * between calls saves the reducer's own start-up.
+ * es_fold_begin prepares to fold events into the state start, which must last
+ * as long as the fold.  reducer is set up unless it is so already.
  */
 EsFold *
-es_fold_begin(EsAggregate *aggregate, FmgrInfo *reducer, text *aggregate_type,
+es_fold_begin(EsAggregate *aggregate, EsReducer *reducer, text *aggregate_type,
 			  text *aggregate_id, Jsonb *start)
 {
 	MemoryContext context;
 	EsFold	   *fold;
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "eventsrc fold",
-									ALLOCSET_DEFAULT_SIZES);
+									ALLOCSET_SMALL_SIZES);
 	fold = MemoryContextAllocZero(context, sizeof(EsFold));
 	fold->context = context;
 	fold->aggregate = aggregate;
 	fold->aggregate_type = aggregate_type;
-	fold->aggregate_id = aggregate_id;
-	fold->state = start;
 	fold->step = AllocSetContextCreate(context, "eventsrc fold step",
-									   ALLOCSET_DEFAULT_SIZES);
+									   ALLOCSET_START_SMALL_SIZES);
+	fold->carried = AllocSetContextCreate(context, "eventsrc fold step",
+										  ALLOCSET_START_SMALL_SIZES);
 
 	if (OidIsValid(aggregate->reducer))
 	{
 		es_reducer_check_acl(aggregate->reducer);
-		if (reducer->fn_oid != aggregate->reducer)
-			fmgr_info_cxt(aggregate->reducer, reducer, reducer->fn_mcxt);
+		es_reducer_prepare(reducer, aggregate->reducer);
 		fold->reducer = reducer;
-		fold->carried = AllocSetContextCreate(context, "eventsrc fold step",
-											  ALLOCSET_DEFAULT_SIZES);
 	}
+	fold->merging = fold->reducer == NULL || reducer->patch;
+	es_fold_restart(fold, aggregate_id, start);
 	return fold;
+}
+
+/*
+ * es_fold_restart begins anew with another aggregate of the same type.
+ */
+void
+es_fold_restart(EsFold *fold, text *aggregate_id, Jsonb *start)
+{
+	fold->aggregate_id = aggregate_id;
+	fold->version = 0;
+	fold->merge = NULL;
+	MemoryContextReset(fold->carried);
+	if (fold->merging || fold->reducer->state_type == JSONBOID)
+	{
+		fold->state = JsonbPGetDatum(start);
+		fold->isnull = false;
+	}
+	else
+		set_state(fold, start);
 }
 
 /*
@@ -75,31 +102,31 @@ es_fold_begin(EsAggregate *aggregate, FmgrInfo *reducer, text *aggregate_type,
 void
 es_fold_event(EsFold *fold, TupleTableSlot *slot)
 {
-	MemoryContext caller;
-	Datum		data;
-	bool		isnull;
+	Jsonb	   *restored;
 
 	CHECK_FOR_INTERRUPTS();
 
-	if (fold->reducer)
-	{
+	restored = find_restored(slot);
+	if (unlikely(restored != NULL))
+		set_state(fold, restored);
+	else if (fold->merging)
+		merge_event(fold, slot);
+	else
 		call_reducer(fold, slot);
-		return;
-	}
+}
 
-	if (fold->merge == NULL)
-	{
-		caller = MemoryContextSwitchTo(fold->context);
-		fold->merge = es_merge_begin(fold->state);
-		MemoryContextSwitchTo(caller);
-	}
-	data = slot_getattr(slot, ES_ATT_DATA, &isnull);
-	if (isnull)
-		return;
-	caller = MemoryContextSwitchTo(fold->step);
-	es_merge_add(fold->merge, data);
-	MemoryContextSwitchTo(caller);
-	MemoryContextReset(fold->step);
+/*
+ * es_fold_state returns the state in the current memory context, or NULL for a
+ * typed state that is NULL.  The fold can go on.
+ */
+Jsonb *
+es_fold_state(EsFold *fold)
+{
+	if (fold->merge)
+		return es_merge_state(fold->merge);
+	if (!fold->merging && fold->reducer->state_type != JSONBOID)
+		return es_typed_to_jsonb(fold->reducer, fold->state, fold->isnull);
+	return DatumGetJsonbPCopy(fold->state);
 }
 
 /*
@@ -109,14 +136,86 @@ es_fold_event(EsFold *fold, TupleTableSlot *slot)
 Jsonb *
 es_fold_end(EsFold *fold)
 {
-	Jsonb	   *state;
+	Jsonb	   *state = es_fold_state(fold);
 
-	if (fold->merge)
-		state = es_merge_end(fold->merge);
-	else
-		state = DatumGetJsonbPCopy(PointerGetDatum(fold->state));
 	MemoryContextDelete(fold->context);
 	return state;
+}
+
+/*
+ * set_state makes a given state the present one.
+ */
+static void
+set_state(EsFold *fold, Jsonb *state)
+{
+	MemoryContext caller = MemoryContextSwitchTo(fold->step);
+
+	fold->merge = NULL;
+	if (fold->merging || fold->reducer->state_type == JSONBOID)
+	{
+		fold->state = PointerGetDatum(DatumGetJsonbPCopy(JsonbPGetDatum(state)));
+		fold->isnull = false;
+	}
+	else
+		fold->state = es_typed_from_jsonb(fold->reducer, state, &fold->isnull);
+	MemoryContextSwitchTo(caller);
+	exchange_contexts(fold);
+}
+
+/*
+ * find_restored returns the state that an event of es_undo() brings back, or
+ * NULL for any other event.
+ */
+static Jsonb *
+find_restored(TupleTableSlot *slot)
+{
+	bool		isnull;
+	struct varlena *type;
+	Jsonb	   *data;
+	JsonbValue *state;
+
+	type = (struct varlena *) DatumGetPointer(slot_getattr(slot, ES_ATT_EVENT_TYPE, &isnull));
+	if (isnull || VARATT_IS_EXTERNAL(type) || VARATT_IS_COMPRESSED(type) ||
+		VARSIZE_ANY_EXHDR(type) != strlen(ES_RESTORED_TYPE) ||
+		memcmp(VARDATA_ANY(type), ES_RESTORED_TYPE, strlen(ES_RESTORED_TYPE)) != 0)
+		return NULL;
+
+	data = DatumGetJsonbP(slot_getattr(slot, ES_ATT_DATA, &isnull));
+	if (isnull || !JB_ROOT_IS_OBJECT(data) ||
+		getKeyJsonValueFromContainer(&data->root, "restored_version",
+									 strlen("restored_version"), NULL) == NULL)
+		return NULL;
+	state = getKeyJsonValueFromContainer(&data->root, "state", strlen("state"), NULL);
+	return state ? JsonbValueToJsonb(state) : NULL;
+}
+
+/*
+ * merge_event has a built-in reducer fold an event.
+ */
+static void
+merge_event(EsFold *fold, TupleTableSlot *slot)
+{
+	MemoryContext caller;
+	Datum		data;
+	bool		isnull;
+
+	if (fold->merge == NULL)
+	{
+		/* what a restored state left in carried is dropped with the fold */
+		caller = MemoryContextSwitchTo(fold->carried);
+		fold->merge = es_merge_begin(DatumGetJsonbP(fold->state));
+		MemoryContextSwitchTo(caller);
+	}
+	data = slot_getattr(slot, ES_ATT_DATA, &isnull);
+	if (isnull)
+		return;
+	caller = MemoryContextSwitchTo(fold->step);
+	if (fold->reducer)
+		es_merge_patch_add(fold->merge, data);
+	else
+		es_merge_add(fold->merge, data);
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(fold->step);
 }
 
 /*
@@ -125,8 +224,6 @@ es_fold_end(EsFold *fold)
 static void
 call_reducer(EsFold *fold, TupleTableSlot *slot)
 {
-	LOCAL_FCINFO(fcinfo, 2);
-	PgStat_FunctionCallUsage usage;
 	ErrorContextCallback callback;
 	MemoryContext caller;
 	Datum		result;
@@ -135,22 +232,53 @@ call_reducer(EsFold *fold, TupleTableSlot *slot)
 	fold->version = DatumGetInt64(slot_getattr(slot, ES_ATT_VERSION, &isnull));
 	fold->event_type = slot_getattr(slot, ES_ATT_EVENT_TYPE, &isnull);
 
-	caller = MemoryContextSwitchTo(fold->step);
-	InitFunctionCallInfoData(*fcinfo, fold->reducer, 2, DEFAULT_COLLATION_OID,
-							 NULL, NULL);
-	fcinfo->args[0].value = PointerGetDatum(fold->state);
-	fcinfo->args[0].isnull = false;
-	fcinfo->args[1].value = es_event_datum(slot);
-	fcinfo->args[1].isnull = false;
-
 	callback.callback = add_context;
 	callback.arg = fold;
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
+	caller = MemoryContextSwitchTo(fold->step);
 
-	pgstat_init_function_usage(fcinfo, &usage);
-	result = FunctionCallInvoke(fcinfo);
-	pgstat_end_function_usage(&usage, true);
+	result = invoke(fold, slot);
+
+	MemoryContextSwitchTo(caller);
+	error_context_stack = callback.previous;
+
+	/* the state may be what was passed in, then it stays where it is */
+	if (!fold->isnull && DatumGetPointer(result) == DatumGetPointer(fold->state))
+		MemoryContextReset(fold->step);
+	else
+	{
+		fold->state = result;
+		fold->isnull = false;
+		exchange_contexts(fold);
+	}
+}
+
+/*
+ * invoke calls the reducer with the present state and an event.
+ */
+static Datum
+invoke(EsFold *fold, TupleTableSlot *slot)
+{
+	LOCAL_FCINFO(fcinfo, 2);
+	PgStat_FunctionCallUsage usage;
+	Datum		result = (Datum) 0;
+
+	InitFunctionCallInfoData(*fcinfo, &fold->reducer->call, 2,
+							 DEFAULT_COLLATION_OID, NULL, NULL);
+	fcinfo->args[0].value = fold->state;
+	fcinfo->args[0].isnull = fold->isnull;
+	fcinfo->args[1].value = es_event_datum(slot);
+	fcinfo->args[1].isnull = false;
+
+	if (fold->isnull && fold->reducer->call.fn_strict)
+		fcinfo->isnull = true;
+	else
+	{
+		pgstat_init_function_usage(fcinfo, &usage);
+		result = FunctionCallInvoke(fcinfo);
+		pgstat_end_function_usage(&usage, true);
+	}
 
 	if (fcinfo->isnull)
 		ereport(ERROR,
@@ -159,21 +287,31 @@ call_reducer(EsFold *fold, TupleTableSlot *slot)
 				 errdetail("A reducer must return the new state for every event; SQL operators give NULL when an operand is NULL."),
 				 errhint("Return the state that was passed in for events that change nothing, and wrap values that can be missing in coalesce().")));
 
-	error_context_stack = callback.previous;
-	MemoryContextSwitchTo(caller);
-
-	/* the state may be what was passed in, then it stays where it is */
-	if (DatumGetPointer(result) == (Pointer) fold->state)
-		MemoryContextReset(fold->step);
-	else
+	/* a state that stays open would belong to whom it is passed to next */
+	if (VARATT_IS_EXTERNAL_EXPANDED(DatumGetPointer(result)))
 	{
-		MemoryContext before = fold->carried;
+		ExpandedObjectHeader *expanded = DatumGetEOHP(result);
+		Size		size = EOH_get_flat_size(expanded);
+		void	   *flat = palloc(size);
 
-		fold->carried = fold->step;
-		fold->step = before;
-		fold->state = (Jsonb *) DatumGetPointer(result);
-		MemoryContextReset(before);
+		EOH_flatten_into(expanded, flat, size);
+		result = PointerGetDatum(flat);
 	}
+	return result;
+}
+
+/*
+ * exchange_contexts keeps what the step allocated, and forgets what the step
+ * before did.
+ */
+static void
+exchange_contexts(EsFold *fold)
+{
+	MemoryContext before = fold->carried;
+
+	fold->carried = fold->step;
+	fold->step = before;
+	MemoryContextReset(before);
 }
 
 /*

@@ -36,6 +36,7 @@ typedef struct ReducerEntry
 	Oid			reducer;		/* hash key; InvalidOid: built-in merge */
 	uint32		hash;			/* of the pg_proc syscache entry */
 	bool		valid;
+	uint64		state_type;		/* generation of a typed state's type */
 	Jsonb	   *initial;
 	char	   *identity;
 } ReducerEntry;
@@ -46,6 +47,8 @@ static MemoryContext reducer_context = NULL;
 static void init_cache(void);
 static void forget_reducers(Datum arg, int cacheid, uint32 hashvalue);
 static char *compute_identity(Oid reducer, Jsonb *initial);
+static Oid	find_typed(text *name);
+static bool is_state_type(Oid type);
 static const char *describe_mismatch(Form_pg_proc procedure);
 
 /*
@@ -70,7 +73,7 @@ es_reducer_check(Oid reducer)
 				(errcode(ERRCODE_ES_INVALID_AGGREGATE),
 				 errmsg("%s cannot serve as reducer",
 						format_procedure(reducer)),
-				 errdetail("%s A reducer is a function (state jsonb, event es_event) RETURNS jsonb.",
+				 errdetail("%s A reducer is a function (state jsonb, event es_event) RETURNS jsonb, or the same with a composite type in place of jsonb.",
 						   mismatch),
 				 errhint("For example: CREATE FUNCTION my_reducer(state jsonb, event es_event) RETURNS jsonb IMMUTABLE LANGUAGE sql RETURN state || event.data;")));
 	ReleaseSysCache(tuple);
@@ -78,12 +81,14 @@ es_reducer_check(Oid reducer)
 
 /*
  * es_reducer_name returns the name by which a reducer is registered.  It is
- * kept as text, not as regprocedure, which pg_upgrade refuses in tables; the
- * argument types need no mention, they are always the same.
+ * kept as text, not as regprocedure, which pg_upgrade refuses in tables.  The
+ * argument types are mentioned only where the state is not jsonb.
  */
 char *
 es_reducer_name(Oid reducer)
 {
+	if (get_func_rettype(reducer) != JSONBOID)
+		return format_procedure_qualified(reducer);
 	return quote_qualified_identifier(get_namespace_name(get_func_namespace(reducer)),
 									  get_func_name(reducer));
 }
@@ -96,10 +101,14 @@ Oid
 es_reducer_find(text *name)
 {
 	Oid			types[2] = {JSONBOID, es_event_type()};
-	List	   *names = textToQualifiedNameList(name);
+	bool		typed = VARSIZE_ANY_EXHDR(name) > 0 &&
+		VARDATA_ANY(name)[VARSIZE_ANY_EXHDR(name) - 1] == ')';
+	List	   *names = typed ? NIL : textToQualifiedNameList(name);
 	Oid			reducer = InvalidOid;
 
-	if (list_length(names) == 2)
+	if (typed)
+		reducer = find_typed(name);
+	else if (list_length(names) == 2)
 	{
 		Oid			schema = get_namespace_oid(strVal(linitial(names)), true);
 
@@ -114,9 +123,45 @@ es_reducer_find(text *name)
 				(errcode(ERRCODE_ES_REDUCER_FAILED),
 				 errmsg("reducer %s does not exist", text_to_cstring(name)),
 				 errdetail("The aggregate type's reducer was dropped, renamed or moved since it was registered."),
-				 errhint("Create the function %s(state jsonb, event es_event) again, or register another with es_create_aggregate().",
-						 text_to_cstring(name))));
+				 errhint("Create the function %s%s again, or register another with es_create_aggregate().",
+						 text_to_cstring(name),
+						 typed ? "" : "(state jsonb, event es_event)")));
 	return reducer;
+}
+
+/*
+ * find_typed finds a function by its name with argument types.
+ */
+static Oid
+find_typed(text *name)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	FmgrInfo	call;
+	Datum		found;
+
+	fmgr_info(F_TO_REGPROCEDURE, &call);
+	InitFunctionCallInfoData(*fcinfo, &call, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = PointerGetDatum(name);
+	fcinfo->args[0].isnull = false;
+	found = FunctionCallInvoke(fcinfo);
+	return fcinfo->isnull ? InvalidOid : DatumGetObjectId(found);
+}
+
+/*
+ * es_reducer_prepare sets up a reducer to be called, unless it is so already.
+ */
+void
+es_reducer_prepare(EsReducer *reducer, Oid function)
+{
+	if (reducer->function == function)
+		return;
+	reducer->function = InvalidOid;
+	fmgr_info_cxt(function, &reducer->call, reducer->context);
+	reducer->patch = reducer->call.fn_addr == es_merge_patch;
+	reducer->state_type = get_func_rettype(function);
+	if (reducer->state_type != JSONBOID)
+		es_typed_prepare(reducer);
+	reducer->function = function;
 }
 
 /*
@@ -152,6 +197,7 @@ es_reducer_identity(Oid reducer, Jsonb *initial)
 
 	entry = hash_search(reducers, &reducer, HASH_ENTER, &found);
 	if (found && entry->valid &&
+		entry->state_type == es_typed_generation(reducer) &&
 		VARSIZE(entry->initial) == VARSIZE(initial) &&
 		memcmp(entry->initial, initial, VARSIZE(initial)) == 0)
 		return pstrdup(entry->identity);
@@ -172,6 +218,7 @@ es_reducer_identity(Oid reducer, Jsonb *initial)
 	{
 		if (OidIsValid(reducer))
 			es_reducer_check(reducer);
+		entry->state_type = es_typed_generation(reducer);
 		identity = compute_identity(reducer, initial);
 		MemoryContextSwitchTo(reducer_context);
 		kept = palloc(VARSIZE(initial));
@@ -255,6 +302,7 @@ compute_identity(Oid reducer, Jsonb *initial)
 	{
 		int			nestlevel = NewGUCNestLevel();
 		Datum		definition;
+		char	   *columns;
 
 		(void) set_config_option("search_path", "pg_catalog",
 								 PGC_USERSET, PGC_S_SESSION,
@@ -264,6 +312,9 @@ compute_identity(Oid reducer, Jsonb *initial)
 		name = es_reducer_name(reducer);
 		AtEOXact_GUC(true, nestlevel);
 		appendStringInfoString(&input, TextDatumGetCString(definition));
+		columns = es_typed_description(reducer);
+		if (columns)
+			appendStringInfo(&input, "\n%s", columns);
 	}
 	appendStringInfoChar(&input, '\n');
 	(void) JsonbToCString(&input, &initial->root, VARSIZE(initial));
@@ -305,14 +356,26 @@ describe_mismatch(Form_pg_proc procedure)
 	if (procedure->pronargs != 2)
 		return psprintf("It takes %d argument(s), not two.",
 						procedure->pronargs);
-	if (procedure->proargtypes.values[0] != JSONBOID)
+	if (!is_state_type(procedure->proargtypes.values[0]))
 		return psprintf("Its first argument is of type %s, not jsonb.",
 						format_type_be(procedure->proargtypes.values[0]));
 	if (procedure->proargtypes.values[1] != es_event_type())
 		return psprintf("Its second argument is of type %s, not es_event.",
 						format_type_be(procedure->proargtypes.values[1]));
-	if (procedure->prorettype != JSONBOID)
-		return psprintf("It returns %s, not jsonb.",
-						format_type_be(procedure->prorettype));
+	if (procedure->prorettype != procedure->proargtypes.values[0])
+		return psprintf("It returns %s, not %s.",
+						format_type_be(procedure->prorettype),
+						format_type_be(procedure->proargtypes.values[0]));
 	return NULL;
+}
+
+/*
+ * is_state_type tells whether a type can be a state's: jsonb, or a composite
+ * type.
+ */
+static bool
+is_state_type(Oid type)
+{
+	return type == JSONBOID ||
+		(get_typtype(type) == TYPTYPE_COMPOSITE && !IsPolymorphicType(type));
 }

@@ -26,6 +26,9 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "append/import.h"
+#include "read/upcast.h"
+
 /* columns of snapshots */
 #define ATT_VERSION		3
 #define ATT_RECORDED_AT	4
@@ -105,7 +108,7 @@ es_snapshot_trigger(PG_FUNCTION_ARGS)
 	EsStateQuery query = {0};
 	EsStateAnswer answer;
 	EsAggregate aggregate;
-	FmgrInfo	reducer = {0};
+	EsReducer	reducer = {0};
 	Oid			table;
 	Oid			user;
 	int			security;
@@ -120,8 +123,11 @@ es_snapshot_trigger(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("snapshot_trigger() must be fired AFTER INSERT FOR EACH ROW on a store's events")));
 
-	/* what replication applies brings its snapshots along */
-	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+	/*
+	 * what replication applies brings its snapshots along; a stream that is
+	 * imported gets one as it grows
+	 */
+	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA || es_import_running)
 		return PointerGetDatum(NULL);
 
 	table = RelationGetRelid(trigdata->tg_relation);
@@ -142,7 +148,7 @@ es_snapshot_trigger(PG_FUNCTION_ARGS)
 	query.as_of = DT_NOEND;
 	query.snapshots = true;
 	query.reducer = &reducer;
-	reducer.fn_mcxt = CurrentMemoryContext;
+	reducer.context = CurrentMemoryContext;
 
 	GetUserIdAndSecContext(&user, &security);
 	SetUserIdAndSecContext(query.store->owner,
@@ -240,13 +246,15 @@ compute_snapshot(EsStateQuery *query, int every, EsAggregate *aggregate,
 		return false;
 
 	/*
-	 * The reducer runs with the owner's rights, so names in it must not be
-	 * looked up in schemas that the appender chose.
+	 * The reducer and upcasters run with the owner's rights, so names in them
+	 * must not be looked up in schemas that the appender chose.
 	 */
-	if (OidIsValid(aggregate->reducer))
-		set_path(psprintf("pg_catalog, %s, %s, pg_temp",
-						  quote_identifier(get_namespace_name(es_public_schema())),
-						  quote_identifier(get_namespace_name(get_func_namespace(aggregate->reducer)))));
+	set_path(psprintf("pg_catalog, %s%s%s%s, pg_temp",
+					  quote_identifier(get_namespace_name(es_public_schema())),
+					  OidIsValid(aggregate->reducer) ? ", " : "",
+					  OidIsValid(aggregate->reducer) ?
+					  quote_identifier(get_namespace_name(get_func_namespace(aggregate->reducer))) : "",
+					  es_upcasters_schemas(query->store)));
 
 	es_state_compute(query, aggregate, answer);
 
@@ -255,8 +263,7 @@ compute_snapshot(EsStateQuery *query, int every, EsAggregate *aggregate,
 	return answer->version == query->version &&
 		answer->replayed > 0 &&
 		answer->replayed == answer->version - answer->snapshot_version &&
-		strcmp(aggregate->identity,
-			   es_reducer_identity(aggregate->reducer, aggregate->initial)) == 0;
+		strcmp(aggregate->identity, es_aggregate_identity(query->store, aggregate)) == 0;
 }
 
 /*

@@ -36,15 +36,11 @@ PG_FUNCTION_INFO_V1(es_explain_state);
 static void answer_call(FunctionCallInfo fcinfo, EsAggregate *aggregate,
 						EsStateAnswer *answer);
 static void read_arguments(FunctionCallInfo fcinfo, EsStateQuery *query);
-static text *identifier_argument(FunctionCallInfo fcinfo, int argno,
-								 const char *name);
-static FmgrInfo *kept_reducer(FunctionCallInfo fcinfo);
 static void fold_recorded(EsStateQuery *query, EsFold *fold,
 						  EsStateAnswer *answer);
 static void fold_occurred(EsStateQuery *query, EsFold *fold,
 						  EsStateAnswer *answer);
 static Tuplesortstate *sort_occurred(EsStateQuery *query, TupleDesc *sorted);
-static void check_version(EsStateQuery *query);
 static int64 nearest_version(EsStateQuery *query, int64 from_version,
 							 bool backward);
 
@@ -124,7 +120,7 @@ es_state_compute(EsStateQuery *query, EsAggregate *aggregate,
 	if (answer->version > 0)
 		answer->state = es_fold_end(fold);
 	if (query->to_version && answer->version < query->version)
-		check_version(query);
+		es_check_version(query);
 }
 
 /*
@@ -138,10 +134,9 @@ answer_call(FunctionCallInfo fcinfo, EsAggregate *aggregate,
 
 	read_arguments(fcinfo, &query);
 	es_store_check_acl(query.store, ACL_SELECT);
-	query.snapshots =
-		check_enable_rls(query.store->events, InvalidOid, true) != RLS_ENABLED;
+	query.snapshots = es_snapshots_usable(query.store);
 	query.snapshot = GetActiveSnapshot();
-	query.reducer = kept_reducer(fcinfo);
+	query.reducer = es_kept_reducer(fcinfo);
 
 	es_aggregate_load(query.store, query.aggregate_type, query.snapshot,
 					  aggregate);
@@ -154,10 +149,10 @@ answer_call(FunctionCallInfo fcinfo, EsAggregate *aggregate,
 static void
 read_arguments(FunctionCallInfo fcinfo, EsStateQuery *query)
 {
-	query->aggregate_type = identifier_argument(fcinfo, ARG_AGGREGATE_TYPE,
-												"aggregate_type");
-	query->aggregate_id = identifier_argument(fcinfo, ARG_AGGREGATE_ID,
-											  "aggregate_id");
+	query->aggregate_type = es_identifier_arg(fcinfo, ARG_AGGREGATE_TYPE,
+											  "aggregate_type");
+	query->aggregate_id = es_identifier_arg(fcinfo, ARG_AGGREGATE_ID,
+											"aggregate_id");
 
 	query->to_version = !PG_ARGISNULL(ARG_VERSION);
 	query->version = query->to_version ? PG_GETARG_INT64(ARG_VERSION) :
@@ -180,10 +175,10 @@ read_arguments(FunctionCallInfo fcinfo, EsStateQuery *query)
 }
 
 /*
- * identifier_argument returns a text argument that must be there.
+ * es_identifier_arg returns a text argument that must be there.
  */
-static text *
-identifier_argument(FunctionCallInfo fcinfo, int argno, const char *name)
+text *
+es_identifier_arg(FunctionCallInfo fcinfo, int argno, const char *name)
 {
 	if (PG_ARGISNULL(argno) ||
 		VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(argno)) == 0)
@@ -195,22 +190,32 @@ identifier_argument(FunctionCallInfo fcinfo, int argno, const char *name)
 }
 
 /*
- * kept_reducer returns where the calls of one query keep the reducer, so that
+ * es_kept_reducer returns where the calls of one query keep the reducer, so that
  * it is set up once, not once a row.
  */
-static FmgrInfo *
-kept_reducer(FunctionCallInfo fcinfo)
+EsReducer *
+es_kept_reducer(FunctionCallInfo fcinfo)
 {
-	FmgrInfo   *reducer = fcinfo->flinfo->fn_extra;
+	EsReducer  *reducer = fcinfo->flinfo->fn_extra;
 
 	if (reducer == NULL)
 	{
 		reducer = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt,
-										 sizeof(FmgrInfo));
-		reducer->fn_mcxt = fcinfo->flinfo->fn_mcxt;
+										 sizeof(EsReducer));
+		reducer->context = fcinfo->flinfo->fn_mcxt;
 		fcinfo->flinfo->fn_extra = reducer;
 	}
 	return reducer;
+}
+
+/*
+ * es_snapshots_usable tells whether snapshots may serve the current user: not
+ * where row security hides events, of which they would tell.
+ */
+bool
+es_snapshots_usable(EsStore *store)
+{
+	return check_enable_rls(store->events, InvalidOid, true) != RLS_ENABLED;
 }
 
 /*
@@ -227,6 +232,7 @@ fold_recorded(EsStateQuery *query, EsFold *fold, EsStateAnswer *answer)
 	scan = es_scan_stream(query->store, query->aggregate_type,
 						  query->aggregate_id, answer->version + 1,
 						  query->version, false, query->snapshot);
+	es_scan_upcast(scan);
 	while ((slot = es_scan_next(scan)) != NULL)
 	{
 		/* recorded_at never runs backwards within a stream */
@@ -310,6 +316,7 @@ sort_occurred(EsStateQuery *query, TupleDesc *sorted)
 	scan = es_scan_stream(query->store, query->aggregate_type,
 						  query->aggregate_id, 1, query->version, false,
 						  query->snapshot);
+	es_scan_upcast(scan);
 	while ((slot = es_scan_next(scan)) != NULL)
 	{
 		Datum		happened_at;
@@ -338,12 +345,12 @@ sort_occurred(EsStateQuery *query, TupleDesc *sorted)
 }
 
 /*
- * check_version raises ERRCODE_ES_NO_SUCH_VERSION if the stream ends before
+ * es_check_version raises ERRCODE_ES_NO_SUCH_VERSION if the stream ends before
  * the version that was asked for.  (It goes on if as_of cut it short, if row
  * security hides that very version, or if there is no stream at all.)
  */
-static void
-check_version(EsStateQuery *query)
+void
+es_check_version(EsStateQuery *query)
 {
 	int64		last;
 

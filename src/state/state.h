@@ -3,13 +3,19 @@
  *		State of an aggregate: its reducer, the fold over its events, and the
  *		snapshots that shorten the fold.
  *
- *		merge.c		 the built-in reducer: a shallow merge that keeps its state open
+ *		merge.c		 the built-in reducers, which keep their state open
+ *		patch.c		 es_merge_patch(), by which the second of them is named
  *		reducer.c	 reducers: which functions can serve, and their identity
+ *		typed.c		 states of composite types
  *		aggregate.c	 aggregate types: es_create_aggregate(), and reading the registry
- *		fold.c		 the fold of events by either kind of reducer
+ *		fold.c		 the fold of events by any kind of reducer
  *		lookup.c	 reads of the side tables by primary key
  *		snapshot.c	 snapshots: finding one, and the trigger that takes them
  *		state.c		 es_state(), es_explain_state()
+ *		diff.c		 what changed between two states (RFC 6902)
+ *		history.c	 a stream's states step by step: es_history(), es_diff(), es_replay()
+ *		states.c	 es_states(): the states of a whole aggregate type
+ *		foldagg.c	 es_fold(), an SQL aggregate
  */
 #ifndef EVENTSRC_STATE_H
 #define EVENTSRC_STATE_H
@@ -25,18 +31,24 @@
 /* how often a snapshot is taken of types that say nothing about it */
 #define ES_SNAPSHOT_EVERY	100
 
+
 /* What is registered for an aggregate type, or the defaults. */
 typedef struct EsAggregate
 {
 	Oid			reducer;		/* InvalidOid: the built-in merge */
 	Jsonb	   *initial;
 	int			snapshot_every; /* 0: no snapshots */
-	const char *identity;		/* of the reducer and the initial state */
+	const char *identity;		/* of the reducer, the initial state and the
+								 * store's upcasters */
 } EsAggregate;
 
 /* aggregate.c */
 extern void es_aggregate_load(EsStore *store, text *aggregate_type,
 							  Snapshot snapshot, EsAggregate *aggregate);
+extern void es_aggregate_scratch(EsStore *store, text *aggregate_type,
+								 Snapshot snapshot, Oid reducer, Jsonb *initial,
+								 EsAggregate *aggregate);
+extern const char *es_aggregate_identity(EsStore *store, const EsAggregate *aggregate);
 
 /* reducer.c */
 extern void es_reducer_check(Oid reducer);
@@ -50,16 +62,49 @@ typedef struct EsMerge EsMerge;
 
 extern EsMerge *es_merge_begin(Jsonb *start);
 extern void es_merge_add(EsMerge *merge, Datum data);
-extern Jsonb *es_merge_end(EsMerge *merge);
+extern void es_merge_patch_add(EsMerge *merge, Datum data);
+extern Jsonb *es_merge_state(EsMerge *merge);
+
+/* patch.c */
+extern Datum es_merge_patch(PG_FUNCTION_ARGS);
+
+/*
+ * A reducer that is set up to be called.  Who folds often keeps it, zeroed but
+ * for the context at first, to save the reducer's own start-up.
+ */
+typedef struct EsReducer
+{
+	MemoryContext context;		/* where what belongs to it lives */
+	Oid			function;		/* InvalidOid: not set up */
+	FmgrInfo	call;
+	bool		patch;			/* it is es_merge_patch() */
+	Oid			state_type;		/* JSONBOID, or a composite type */
+	FmgrInfo	from_jsonb;		/* of a typed state */
+	FmgrInfo	to_jsonb;
+} EsReducer;
+
+extern void es_reducer_prepare(EsReducer *reducer, Oid function);
+
+/* typed.c */
+extern void es_typed_prepare(EsReducer *reducer);
+extern Datum es_typed_from_jsonb(EsReducer *reducer, Jsonb *state, bool *isnull);
+extern Jsonb *es_typed_to_jsonb(EsReducer *reducer, Datum state, bool isnull);
+extern uint64 es_typed_generation(Oid reducer);
+extern char *es_typed_description(Oid reducer);
 
 /* fold.c */
 typedef struct EsFold EsFold;
 
-extern EsFold *es_fold_begin(EsAggregate *aggregate, FmgrInfo *reducer,
+extern EsFold *es_fold_begin(EsAggregate *aggregate, EsReducer *reducer,
 							 text *aggregate_type, text *aggregate_id,
 							 Jsonb *start);
+extern void es_fold_restart(EsFold *fold, text *aggregate_id, Jsonb *start);
 extern void es_fold_event(EsFold *fold, TupleTableSlot *slot);
+extern Jsonb *es_fold_state(EsFold *fold);
 extern Jsonb *es_fold_end(EsFold *fold);
+
+/* diff.c */
+extern Jsonb *es_json_diff(Jsonb *from, Jsonb *to);
 
 /* snapshot.c */
 extern int64 es_snapshot_find(EsStore *store, text *aggregate_type,
@@ -79,7 +124,7 @@ typedef struct EsStateQuery
 	bool		occurred;		/* as_of is business time */
 	bool		snapshots;		/* may be used */
 	Snapshot	snapshot;
-	FmgrInfo   *reducer;		/* kept by the caller from call to call */
+	EsReducer  *reducer;		/* kept by the caller from call to call */
 } EsStateQuery;
 
 typedef struct EsStateAnswer
@@ -92,6 +137,10 @@ typedef struct EsStateAnswer
 } EsStateAnswer;
 
 /* state.c */
+extern text *es_identifier_arg(FunctionCallInfo fcinfo, int argno, const char *name);
+extern EsReducer *es_kept_reducer(FunctionCallInfo fcinfo);
+extern bool es_snapshots_usable(EsStore *store);
+extern void es_check_version(EsStateQuery *query);
 extern void es_state_compute(EsStateQuery *query, EsAggregate *aggregate,
 							 EsStateAnswer *answer);
 

@@ -10,7 +10,8 @@
  * neither a superuser nor session_replication_role gets past them.
  *
  * What DDL does to a table as a whole stays possible for its owner: DROP,
- * DETACH, a rewrite by ALTER TABLE, SET ACCESS METHOD.
+ * DETACH, a rewrite by ALTER TABLE, SET ACCESS METHOD.  Stores are guarded
+ * against that by guard.c.
  */
 #include "eventsrc.h"
 

@@ -12,6 +12,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "utils/builtins.h"
+#include "utils/catcache.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -27,6 +28,9 @@ static struct
 	Oid			event_type;
 	Oid			append_trigger;
 	Oid			position_sequence;
+	bool		readers_known;
+	Oid			read_stream;
+	Oid			read_all;
 }			objects;
 
 /*
@@ -40,6 +44,21 @@ forget_objects(Datum arg, int cacheid, uint32 hashvalue)
 	objects.event_type = InvalidOid;
 	objects.append_trigger = InvalidOid;
 	objects.position_sequence = InvalidOid;
+	objects.readers_known = false;
+}
+
+/*
+ * register_callback makes sure that what is remembered is forgotten in time.
+ */
+static void
+register_callback(void)
+{
+	if (objects.callback_registered)
+		return;
+	CacheRegisterSyscacheCallback(NAMESPACEOID, forget_objects, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, forget_objects, (Datum) 0);
+	CacheRegisterSyscacheCallback(TYPEOID, forget_objects, (Datum) 0);
+	objects.callback_registered = true;
 }
 
 /*
@@ -72,13 +91,7 @@ found(Oid oid)
 Oid
 es_private_schema(void)
 {
-	if (!objects.callback_registered)
-	{
-		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_objects, (Datum) 0);
-		CacheRegisterSyscacheCallback(PROCOID, forget_objects, (Datum) 0);
-		CacheRegisterSyscacheCallback(TYPEOID, forget_objects, (Datum) 0);
-		objects.callback_registered = true;
-	}
+	register_callback();
 	if (!OidIsValid(objects.private_schema))
 		objects.private_schema = found(get_namespace_oid(ES_PRIVATE_SCHEMA, true));
 	return objects.private_schema;
@@ -170,4 +183,49 @@ es_event_type(void)
 								  CStringGetDatum("es_event"),
 								  ObjectIdGetDatum(schema)));
 	return objects.event_type;
+}
+
+/*
+ * function_named returns the function of a name in a schema; public functions
+ * are not overloaded.
+ */
+static Oid
+function_named(const char *name, Oid schema)
+{
+	CatCList   *list = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
+	Oid			function = InvalidOid;
+
+	for (int i = 0; i < list->n_members; i++)
+	{
+		Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(&list->members[i]->tuple);
+
+		if (proc->pronamespace == schema)
+			function = proc->oid;
+	}
+	ReleaseSysCacheList(list);
+	return function;
+}
+
+/*
+ * es_reader_of tells which of the functions that read a function is; no error
+ * in a database without the extension.
+ */
+EsReader
+es_reader_of(Oid function)
+{
+	register_callback();
+	if (!objects.readers_known)
+	{
+		Oid			schema = extension_schema();
+
+		/* first, as a look can bring the news that it is out of date */
+		objects.readers_known = true;
+		objects.read_stream = OidIsValid(schema) ? function_named("es_read_stream", schema) : InvalidOid;
+		objects.read_all = OidIsValid(schema) ? function_named("es_read_all", schema) : InvalidOid;
+	}
+	if (function == objects.read_stream)
+		return ES_READS_STREAM;
+	if (function == objects.read_all)
+		return ES_READS_ALL;
+	return ES_READS_NOTHING;
 }

@@ -10,15 +10,14 @@
  */
 #include "eventsrc.h"
 
-#include "access/genam.h"
 #include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "partitioning/partdesc.h"
 #include "pgstat.h"
+#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -32,6 +31,9 @@
 
 /* how long an append waits for the worker, ms */
 #define PARTITION_TIMEOUT	10000
+
+/* months that are made when an import needs one: the next rows need the next */
+#define MONTHS_AT_ONCE		12
 
 /*
  * es_partition_bound reads bound i of a range-partitioned table; without is what stands
@@ -47,33 +49,6 @@ es_partition_bound(PartitionBoundInfo bounds, int i, TimestampTz without)
 	if (bounds->kind && bounds->kind[i][0] == PARTITION_RANGE_DATUM_MAXVALUE)
 		return DT_NOEND;
 	return DatumGetTimestampTz(bounds->datums[i][0]);
-}
-
-/*
- * es_partition_last_position reads the highest position in a partition, 0 if
- * it is empty.
- */
-int64
-es_partition_last_position(EsPartition *partition)
-{
-	Relation	rel = table_open(partition->relid, AccessShareLock);
-	Relation	index = index_open(partition->position_index, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	IndexScanDesc scan = es_index_beginscan(rel, index, SnapshotSelf, 0);
-	int64		position = 0;
-
-	index_rescan(scan, NULL, 0, NULL, 0);
-	if (index_getnext_slot(scan, BackwardScanDirection, slot))
-	{
-		bool		isnull;
-
-		position = DatumGetInt64(slot_getattr(slot, ES_ATT_GLOBAL_POSITION, &isnull));
-	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
-	return position;
 }
 
 PG_FUNCTION_INFO_V1(es_has_partition);
@@ -132,13 +107,44 @@ add_partitions(Oid events, Oid owner, TimestampTz from, int ahead)
 }
 
 /*
+ * ask_month adds the month of a moment to what the worker is about to be asked
+ * for, as an import of old events needs; one at a time.  False if another
+ * backend is asking for one.
+ */
+static bool
+ask_month(EsDatabase *db, Oid events, TimestampTz at)
+{
+	uint32		other = 0;
+
+	/* a session that was terminated as it waited leaves its claim behind */
+	if (!pg_atomic_compare_exchange_u32(&db->month_claimed, &other, (uint32) MyProcPid) &&
+		(BackendPidGetProc((int) other) != NULL ||
+		 !pg_atomic_compare_exchange_u32(&db->month_claimed, &other, (uint32) MyProcPid)))
+		return false;
+	pg_atomic_write_u64(&db->month, (uint64) at);
+	pg_write_barrier();
+	pg_atomic_write_u64(&db->month_events, events);
+	return true;
+}
+
+/*
+ * forget_month takes a request back that the worker did not get to.
+ */
+static void
+forget_month(EsDatabase *db)
+{
+	pg_atomic_write_u64(&db->month_events, 0);
+	pg_memory_barrier();
+	pg_atomic_write_u32(&db->month_claimed, 0);
+}
+
+/*
  * ask_worker has the database's worker make what is missing and waits for it;
  * false if no worker answers in time.
  */
 static bool
-ask_worker(void)
+ask_worker(EsDatabase *db)
 {
-	EsDatabase *db = es_database();
 	TimestampTz start = GetCurrentTimestamp();
 	uint64		asked;
 
@@ -164,6 +170,30 @@ ask_worker(void)
 }
 
 /*
+ * ask_for has the worker make the partition of a moment.  An error while it
+ * waits must not leave the request behind.
+ */
+static bool
+ask_for(Oid events, TimestampTz at)
+{
+	EsDatabase *db = es_database();
+	bool		asked = at < GetCurrentTimestamp() && ask_month(db, events, at);
+	volatile bool answered = false;
+
+	PG_TRY();
+	{
+		answered = ask_worker(db);
+	}
+	PG_FINALLY();
+	{
+		if (asked)
+			forget_month(db);
+	}
+	PG_END_TRY();
+	return answered;
+}
+
+/*
  * es_store_partition returns the store's partition for a moment, made now if
  * it is missing.  Invalidates pointers to the store's other partitions.
  */
@@ -176,7 +206,7 @@ es_store_partition(EsStore *store, TimestampTz at)
 	if (i >= 0)
 		return &store->partitions[i];
 
-	if (ask_worker())
+	if (ask_for(store->events, at))
 	{
 		AcceptInvalidationMessages();
 		store = es_store_open(name, AccessShareLock);
@@ -234,7 +264,7 @@ list_stores(MemoryContext context, List **owners)
  * logged and forgotten.
  */
 static void
-maintain_store(Oid events, Oid owner)
+maintain_store(Oid events, Oid owner, TimestampTz from, int ahead)
 {
 	MemoryContext context = CurrentMemoryContext;
 
@@ -244,7 +274,7 @@ maintain_store(Oid events, Oid owner)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		/* the store may be gone by now */
 		if (get_rel_name(events) != NULL)
-			add_partitions(events, owner, GetCurrentTimestamp(), es_setting_partitions_ahead);
+			add_partitions(events, owner, from, ahead);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 	}
@@ -265,8 +295,8 @@ maintain_store(Oid events, Oid owner)
 
 /*
  * es_partitions_maintain makes the partitions that all stores of this database
- * need now and for the months ahead (eventsrc.partitions_ahead); the worker's
- * part.  Uses transactions of its own, one a store, so that one store's
+ * need now and for the months ahead (eventsrc.partitions_ahead), and the month
+ * that an import asked for; the worker's part.  Uses transactions of its own, one a store, so that one store's
  * trouble, which is logged, is not the others'.
  */
 void
@@ -279,10 +309,17 @@ es_partitions_maintain(void)
 	List	   *owners;
 	ListCell   *lc1;
 	ListCell   *lc2;
+	EsDatabase *db;
+	Oid			month_events;
+	TimestampTz month;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	events = list_stores(context, &owners);
+	db = es_database();
+	month_events = (Oid) pg_atomic_read_u64(&db->month_events);
+	pg_read_barrier();
+	month = (TimestampTz) pg_atomic_read_u64(&db->month);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
@@ -290,7 +327,10 @@ es_partitions_maintain(void)
 	forboth(lc1, events, lc2, owners)
 	{
 		CHECK_FOR_INTERRUPTS();
-		maintain_store(lfirst_oid(lc1), lfirst_oid(lc2));
+		if (lfirst_oid(lc1) == month_events)
+			maintain_store(lfirst_oid(lc1), lfirst_oid(lc2), month, MONTHS_AT_ONCE - 1);
+		maintain_store(lfirst_oid(lc1), lfirst_oid(lc2), GetCurrentTimestamp(),
+					   es_setting_partitions_ahead);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);

@@ -37,6 +37,7 @@
 
 #include "store/news.h"
 #include "store/position.h"
+#include "store/stop_point.h"
 
 #define SLOT_EMPTY				PG_UINT64_MAX
 
@@ -62,6 +63,9 @@ typedef struct EsPositionShared
 static EsPositionShared *shared = NULL;
 static EsDatabase *my_database = NULL;
 static bool appending = false;	/* my slot is published */
+
+/* the earliest partition that the transaction writes into */
+static TimestampTz entered = DT_NOEND;
 
 static void xact_callback(XactEvent event, void *arg);
 static void exit_callback(int code, Datum arg);
@@ -115,10 +119,15 @@ es_position_init_shmem(void)
 			pg_atomic_init_u64(&db->reserved, 0);
 			pg_atomic_init_u64(&db->moves, 0);
 			pg_atomic_init_u64(&db->settled, 0);
+			pg_atomic_init_u64(&db->durable, 0);
 			pg_atomic_init_u64(&db->latest_partition, (uint64) PG_INT64_MIN);
+			pg_atomic_init_u64(&db->late, 0);
 			pg_atomic_init_u32(&db->worker, 0);
 			pg_atomic_init_u64(&db->maintenance_asked, 0);
 			pg_atomic_init_u64(&db->maintenance_done, 0);
+			pg_atomic_init_u64(&db->month_events, 0);
+			pg_atomic_init_u64(&db->month, 0);
+			pg_atomic_init_u32(&db->month_claimed, 0);
 			ConditionVariableInit(&db->moved);
 			ConditionVariableInit(&db->maintained);
 			es_news_init(db);
@@ -204,14 +213,17 @@ es_database(void)
 		pg_atomic_write_u64(&entry->head, start);
 		pg_atomic_write_u64(&entry->reserved, start);
 		pg_atomic_write_u64(&entry->settled, 0);
+		pg_atomic_write_u64(&entry->durable, 0);
 		entry->sequence = sequence;
 	}
 	else if (entry == NULL && fresh)
 	{
 		entry = fresh;
+		pg_atomic_write_u64(&entry->latest_partition, (uint64) PG_INT64_MIN);
 		pg_atomic_write_u64(&entry->head, start);
 		pg_atomic_write_u64(&entry->reserved, start);
 		pg_atomic_write_u64(&entry->settled, 0);
+		pg_atomic_write_u64(&entry->durable, 0);
 		entry->sequence = sequence;
 		entry->dboid = MyDatabaseId;
 	}
@@ -293,8 +305,9 @@ publish_slot(EsDatabase *db)
 {
 	static bool exit_registered = false;
 	EsSlot	   *slot = &shared->slots[es_my_proc_number()];
+	uint64		lower;
 
-	if (appending)
+	if (appending || !ES_TEST_REGISTRY())
 		return;
 	if (!exit_registered)
 	{
@@ -304,9 +317,12 @@ publish_slot(EsDatabase *db)
 	slot->s.database = db;
 	pg_write_barrier();
 	appending = true;
-	pg_atomic_write_u64(&slot->s.lower, pg_atomic_read_u64(&db->head));
+	lower = pg_atomic_read_u64(&db->head);
+	ES_STOP_POINT("lower bound read");
+	pg_atomic_write_u64(&slot->s.lower, lower);
 	/* published before any position is taken */
 	pg_memory_barrier();
+	ES_STOP_POINT("published");
 }
 
 /*
@@ -333,8 +349,10 @@ es_position_allocate(int count)
 			continue;
 		}
 		if (pg_atomic_compare_exchange_u64(&db->head, &head, wanted))
-			return (int64) head + 1;
+			break;
 	}
+	ES_STOP_POINT("position taken");
+	return (int64) head + 1;
 }
 
 /*
@@ -349,15 +367,16 @@ es_position_import(int64 position)
 }
 
 /*
- * announce_move tells workers, and whoever waits for it, that the safe
+ * announce_move tells whoever waits for it, and workers, that the safe
  * position may have moved.
  */
 static void
 announce_move(EsDatabase *db)
 {
 	pg_atomic_fetch_add_u64(&db->moves, 1);
-	ConditionVariableBroadcast(&db->moved);
+	/* clients first: signals to the workers take their time */
 	es_news_announce(db);
+	ConditionVariableBroadcast(&db->moved);
 }
 
 /*
@@ -380,12 +399,11 @@ es_position_at_least(int64 position)
 }
 
 /*
- * es_position_latest_partition remembers that the partition that begins at the
- * given moment holds events, and returns the latest that is known to.  So an
- * append notices that the clock was set back over a partition's border.
+ * es_position_found_partition remembers that the partition that begins at the
+ * given moment holds events, and returns the latest that is known to.
  */
 TimestampTz
-es_position_latest_partition(TimestampTz lower)
+es_position_found_partition(TimestampTz lower)
 {
 	EsDatabase *db = es_database();
 	uint64		latest = pg_atomic_read_u64(&db->latest_partition);
@@ -394,6 +412,31 @@ es_position_latest_partition(TimestampTz lower)
 		   !pg_atomic_compare_exchange_u64(&db->latest_partition, &latest, (uint64) lower))
 		;
 	return Max((TimestampTz) latest, lower);
+}
+
+/*
+ * es_position_latest_partition is called by whoever writes into the partition
+ * that begins at the given moment (DT_NOBEGIN: only looks), and returns the
+ * latest that holds events.  So an append notices that the clock was set back
+ * over a partition's border, and readers learn of events that come late.
+ */
+TimestampTz
+es_position_latest_partition(TimestampTz lower)
+{
+	if (lower != DT_NOBEGIN)
+		entered = Min(entered, lower);
+	return es_position_found_partition(lower);
+}
+
+/*
+ * es_position_late returns a count that has changed, once the safe position
+ * passes an event in another than the latest partition, since before the event
+ * was committed.  See find_bounds() in bounds.c.
+ */
+uint64
+es_position_late(void)
+{
+	return pg_atomic_read_u64(&es_database()->late);
 }
 
 /*
@@ -426,9 +469,12 @@ es_position_appending(void)
 int64
 es_position_safe_of(EsDatabase *db)
 {
-	uint64		safe = pg_atomic_read_u64(&db->head);
+	uint64		safe;
 	uint64		settled;
 
+	ES_STOP_POINT("read begun");
+	safe = pg_atomic_read_u64(&db->head);
+	ES_STOP_POINT("head read");
 	/* the head is read before the slots */
 	pg_memory_barrier();
 	for (int i = 0; i < shared->nslots; i++)
@@ -448,6 +494,7 @@ es_position_safe_of(EsDatabase *db)
 		;
 	/* and the slots before the snapshot */
 	pg_memory_barrier();
+	ES_STOP_POINT("slots read");
 	return (int64) Max(safe, settled);
 }
 
@@ -507,6 +554,8 @@ clear_slot(void)
 
 	/* what was committed is visible before the slot says so */
 	pg_memory_barrier();
+	if (entered < (TimestampTz) pg_atomic_read_u64(&db->latest_partition))
+		(void) pg_atomic_fetch_add_u64(&db->late, 1);
 	pg_atomic_write_u64(&slot->s.lower, SLOT_EMPTY);
 	appending = false;
 
@@ -522,13 +571,19 @@ static void
 xact_callback(XactEvent event, void *arg)
 {
 	if (!appending)
+	{
+		if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+			entered = DT_NOEND;
 		return;
+	}
 
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
+			ES_STOP_POINT_BUSY("visible");
 			clear_slot();
+			entered = DT_NOEND;
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			ereport(ERROR,

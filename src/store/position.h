@@ -33,8 +33,10 @@ typedef struct EsDatabase
 	pg_atomic_uint64 reserved;	/* the sequence stands here, durably */
 	ConditionVariable moved;	/* broadcast when an appender's slot clears */
 	pg_atomic_uint64 latest_partition;	/* begin of the latest one with events */
+	pg_atomic_uint64 late;		/* transactions that wrote into an earlier one */
 	pg_atomic_uint64 moves;		/* counts those broadcasts */
 	pg_atomic_uint64 settled;	/* highest safe position that anybody computed */
+	pg_atomic_uint64 durable;	/* highest that is known to be flushed */
 
 	/* who waits for the safe position to move (store/news.c) */
 	ConditionVariable news;
@@ -47,6 +49,9 @@ typedef struct EsDatabase
 	pg_atomic_uint64 maintenance_asked;
 	pg_atomic_uint64 maintenance_done;
 	ConditionVariable maintained;
+	pg_atomic_uint64 month_events;	/* a table that also needs, or 0, ... */
+	pg_atomic_uint64 month;		/* ... a partition for this moment */
+	pg_atomic_uint32 month_claimed; /* pid of whoever asks for that, or 0 */
 } EsDatabase;
 
 extern void es_position_request_shmem(void);	/* shmem_request_hook */
@@ -68,9 +73,15 @@ extern int64 es_position_allocate(int count);
 extern void es_position_import(int64 position);
 extern void es_position_at_least(int64 position);
 extern TimestampTz es_position_latest_partition(TimestampTz lower);
+extern TimestampTz es_position_found_partition(TimestampTz lower);
+extern uint64 es_position_late(void);
 extern int64 es_position_head(void);
 extern int64 es_position_safe(void);
 extern int64 es_position_safe_of(EsDatabase *db);
 extern bool es_position_appending(void);
+
+/* durable.c */
+extern void es_position_make_durable(int64 safe);
+extern int64 es_position_readable(void);
 
 #endif							/* EVENTSRC_POSITION_H */

@@ -22,6 +22,7 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -72,7 +73,8 @@ invalidate_relation(Datum arg, Oid relid)
 		EsStore    *store = &entry->store;
 		bool		hit = !OidIsValid(relid) || relid == store->events ||
 			relid == store->streams || relid == store->snapshots ||
-			relid == store->aggregates;
+			relid == store->aggregates || relid == store->event_types ||
+			relid == store->upcasters || relid == store->settings;
 
 		for (int i = 0; !hit && i < store->npartitions; i++)
 			hit = (store->partitions[i].relid == relid);
@@ -266,6 +268,7 @@ load_partitions(StoreEntry *entry, Relation events)
 
 	desc = RelationGetPartitionDesc(events, true);
 	store->npartitions = 0;
+	store->shape = 0;
 	store->partitions = MemoryContextAllocZero(entry->context,
 											   Max(desc->nparts, 1) * sizeof(EsPartition));
 	bounds = desc->boundinfo;
@@ -303,6 +306,7 @@ load_partitions(StoreEntry *entry, Relation events)
 				store->plain_append = false;
 		}
 		table_close(rel, AccessShareLock);
+		store->shape = hash_combine64(store->shape, hash_combine64(partition->relid, partition->lower));
 		store->npartitions++;
 	}
 }
@@ -355,6 +359,9 @@ find_side_tables(EsStore *store)
 	static const Oid streams[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID};
 	static const Oid snapshots[] = {TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, JSONBOID, TEXTOID};
 	static const Oid aggregates[] = {TEXTOID, TEXTOID, JSONBOID, INT4OID};
+	static const Oid event_types[] = {TEXTOID, INT4OID, JSONBOID};
+	static const Oid upcasters[] = {TEXTOID, INT4OID, TEXTOID, TEXTOID};
+	static const Oid settings[] = {TEXTOID, JSONBOID};
 	const char *name = NameStr(store->name);
 
 	store->streams = get_relname_relid("streams", store->schema);
@@ -366,6 +373,15 @@ find_side_tables(EsStore *store)
 							snapshots, lengthof(snapshots), 3);
 	(void) check_side_table(name, "aggregates", store->aggregates,
 							aggregates, lengthof(aggregates), 1);
+	store->event_types = get_relname_relid("event_types", store->schema);
+	store->upcasters = get_relname_relid("upcasters", store->schema);
+	store->settings = get_relname_relid("settings", store->schema);
+	(void) check_side_table(name, "event_types", store->event_types,
+							event_types, lengthof(event_types), 2);
+	(void) check_side_table(name, "upcasters", store->upcasters,
+							upcasters, lengthof(upcasters), 2);
+	(void) check_side_table(name, "settings", store->settings,
+							settings, lengthof(settings), 1);
 }
 
 /*
@@ -436,19 +452,10 @@ static void
 check_positions(StoreEntry *entry)
 {
 	EsStore    *store = &entry->store;
-	int64		highest = 0;
 
 	if (entry->positions_checked || !store->plain_read || RecoveryInProgress())
 		return;
-	for (int i = 0; i < store->npartitions; i++)
-	{
-		int64		last = es_partition_last_position(&store->partitions[i]);
-
-		if (last > 0)
-			(void) es_position_latest_partition(store->partitions[i].lower);
-		highest = Max(highest, last);
-	}
-	es_position_at_least(highest);
+	es_position_at_least(es_store_bounds(store));
 	entry->positions_checked = true;
 }
 

@@ -34,6 +34,10 @@
 #define ES_ATT_TRANSACTION		16
 #define ES_NATTS				16
 
+/* types of the events that es_close_stream() and es_undo() append */
+#define ES_CLOSING_TYPE		"StreamClosed"
+#define ES_RESTORED_TYPE	"StateRestored"
+
 typedef struct EsPartition
 {
 	Oid			relid;
@@ -41,6 +45,12 @@ typedef struct EsPartition
 	TimestampTz upper;			/* exclusive; DT_NOEND for MAXVALUE */
 	Oid			version_index;	/* (aggregate_type, aggregate_id, version) */
 	Oid			position_index; /* (global_position) */
+
+	/* what bounds.c found out */
+	bool		bounded;
+	uint64		bounded_at;		/* es_position_late() before */
+	int64		first_position; /* 0: there are no events */
+	int64		last_position;
 } EsPartition;
 
 typedef struct EsStore
@@ -53,6 +63,9 @@ typedef struct EsStore
 	Oid			streams_index;	/* its primary key */
 	Oid			snapshots;
 	Oid			aggregates;
+	Oid			event_types;
+	Oid			upcasters;
+	Oid			settings;
 	Oid			owner;			/* owner of events */
 	bool		plain_read;		/* direct scans may be used (row security
 								 * apart) */
@@ -60,6 +73,7 @@ typedef struct EsStore
 								 * apart) */
 	int			npartitions;
 	EsPartition *partitions;	/* by time */
+	uint64		shape;			/* a hash of its partitions */
 	uint64		generation;		/* changes whenever the entry is rebuilt */
 } EsStore;
 
@@ -89,8 +103,10 @@ extern TupleDesc es_event_tupdesc(void);
 /* bound i of a range-partitioned table, or what stands for a missing one */
 extern TimestampTz es_partition_bound(PartitionBoundInfo bounds, int i, TimestampTz without);
 
-/* the highest position in a partition, 0 if it is empty */
-extern int64 es_partition_last_position(EsPartition *partition);
+/* bounds.c: what positions a partition can hold */
+extern int64 es_store_bounds(EsStore *store);
+extern bool es_partition_may_hold(EsStore *store, EsPartition *partition, int64 after, int64 upto,
+								  int64 *from);
 
 /*
  * The worker's part: makes the partitions that all stores of this database

@@ -28,6 +28,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "append/append.h"
 #include "store/position.h"
 #include "worker/slots.h"
 #include "worker/worker.h"
@@ -247,7 +248,10 @@ release_callback(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, voi
 		else if (wake_wanted)
 			es_worker_wake(MyDatabaseId);
 		if (OidIsValid(dropped_database))
+		{
 			es_position_forget_database(dropped_database);
+			es_heads_forget_database(dropped_database);
+		}
 		if (database_created)
 			es_workers_wake_launcher();
 	}

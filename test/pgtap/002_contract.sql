@@ -12,6 +12,7 @@ INSERT INTO contract VALUES
     ('es_append', '{text,text,text,jsonb,bigint,jsonb,text,timestamp with time zone,integer,name}', 'record', 'c', 'volatile', false),
     ('es_append_events', '{text,text,text[],jsonb[],bigint,jsonb[],text[],timestamp with time zone[],integer[],name}', 'record', 'c', 'volatile', false),
     ('es_append_batch', '{jsonb,name}', 'setof record', 'c', 'volatile', true),
+    ('es_import', '{text,boolean,name}', 'record', 'c', 'volatile', false),
     ('es_close_stream', '{text,text,text,bigint,name}', 'record', 'c', 'volatile', false),
     ('es_set_context', '{text,text,text,text}', 'void', 'c', 'volatile', false),
     ('es_caused_by', '{es_event}', 'void', 'sql', 'volatile', false),
@@ -23,6 +24,28 @@ INSERT INTO contract VALUES
     ('es_create_aggregate', '{text,regprocedure,jsonb,integer,name}', 'void', 'c', 'volatile', false),
     ('es_state', '{text,text,bigint,timestamp with time zone,boolean,name}', 'jsonb', 'c', 'stable', false),
     ('es_explain_state', '{text,text,bigint,timestamp with time zone,boolean,name}', 'record', 'c', 'stable', false),
+    ('es_merge_patch', '{jsonb,es_event}', 'jsonb', 'c', 'immutable', false),
+    ('es_state_as', '{anyelement,text,text,bigint,timestamp with time zone,boolean,name}', 'anyelement', 'sql', 'stable', false),
+    ('es_states', '{text,timestamp with time zone,boolean,name}', 'setof record', 'c', 'stable', true),
+    ('es_history', '{text,text,bigint,bigint,name}', 'setof record', 'c', 'stable', true),
+    ('es_diff', '{text,text,bigint,bigint,name}', 'jsonb', 'c', 'stable', false),
+    ('es_replay', '{text,text,regprocedure,bigint,bigint,jsonb,name}', 'setof record', 'c', 'volatile', true),
+    ('es_dry_run', '{text,regprocedure,jsonb,integer,name}', 'setof record', 'plpgsql', 'volatile', true),
+    ('es_undo', '{text,text,bigint,text,bigint,name}', 'record', 'plpgsql', 'volatile', false),
+    ('es_timeline', '{text,name}', 'setof record', 'sql', 'stable', true),
+    ('es_causes', '{text,name}', 'setof record', 'sql', 'stable', true),
+    ('es_effects', '{text,name}', 'setof record', 'sql', 'stable', true),
+    ('es_position_at', '{timestamp with time zone,name}', 'bigint', 'plpgsql', 'stable', false),
+    ('es_between', '{text,timestamp with time zone,timestamp with time zone,name}', 'setof es_event', 'plpgsql', 'stable', true),
+    ('es_create_trace_indexes', '{name}', 'void', 'plpgsql', 'volatile', false),
+    ('es_create_state_view', '{text,text,text,name}', 'void', 'plpgsql', 'volatile', false),
+    ('es_drop_state_view', '{text,text,name}', 'void', 'plpgsql', 'volatile', false),
+    ('es_create_event_type', '{text,integer,jsonb,text,text,name}', 'integer', 'plpgsql', 'volatile', false),
+    ('es_drop_event_type', '{text,integer,name}', 'void', 'plpgsql', 'volatile', false),
+    ('es_set_strict', '{boolean,name}', 'void', 'plpgsql', 'volatile', false),
+    ('es_create_upcaster', '{text,integer,regprocedure,text,name}', 'void', 'plpgsql', 'volatile', false),
+    ('es_drop_upcaster', '{text,integer,name}', 'void', 'plpgsql', 'volatile', false),
+    ('es_check_upcasters', '{name}', 'setof record', 'plpgsql', 'volatile', true),
     ('es_create_relay', '{name,name,text,bigint,name}', 'void', 'c', 'volatile', false),
     ('es_drop_relay', '{name}', 'void', 'c', 'volatile', false),
     ('es_pause_relay', '{name}', 'void', 'c', 'volatile', false),
@@ -49,14 +72,25 @@ FROM contract c JOIN (VALUES
     ('es_append', 'aggregate_type text, aggregate_id text, event_type text, data jsonb DEFAULT ''{}''::jsonb, expected_version bigint DEFAULT NULL::bigint, metadata jsonb DEFAULT NULL::jsonb, event_id text DEFAULT NULL::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, schema_version integer DEFAULT NULL::integer, store name DEFAULT NULL::name, OUT version bigint, OUT global_position bigint'),
     ('es_append_events', 'aggregate_type text, aggregate_id text, event_types text[], data jsonb[], expected_version bigint DEFAULT NULL::bigint, metadata jsonb[] DEFAULT NULL::jsonb[], event_ids text[] DEFAULT NULL::text[], occurred_at timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], schema_versions integer[] DEFAULT NULL::integer[], store name DEFAULT NULL::name, OUT version bigint, OUT global_position bigint'),
     ('es_append_batch', 'batch jsonb, store name DEFAULT NULL::name'),
+    ('es_import', 'query text, clamp boolean DEFAULT false, store name DEFAULT NULL::name, OUT imported bigint, OUT skipped bigint'),
     ('es_close_stream', 'aggregate_type text, aggregate_id text, reason text DEFAULT NULL::text, expected_version bigint DEFAULT NULL::bigint, store name DEFAULT NULL::name, OUT version bigint, OUT global_position bigint'),
     ('es_set_context', 'user_id text DEFAULT NULL::text, correlation_id text DEFAULT NULL::text, causation_id text DEFAULT NULL::text, traceparent text DEFAULT NULL::text'),
     ('es_read_stream', 'aggregate_type text, aggregate_id text, from_version bigint DEFAULT NULL::bigint, max_count bigint DEFAULT NULL::bigint, backward boolean DEFAULT false, store name DEFAULT NULL::name'),
     ('es_read_all', 'after_position bigint DEFAULT 0, max_count bigint DEFAULT 1000, aggregate_types text[] DEFAULT NULL::text[], event_types text[] DEFAULT NULL::text[], store name DEFAULT NULL::name'),
     ('es_create_relay', 'name name, server name, topic text DEFAULT ''{store}.{aggregate_type}''::text, from_position bigint DEFAULT 0, store name DEFAULT NULL::name'),
+    ('es_create_event_type', 'event_type text, schema_version integer DEFAULT NULL::integer, json_schema jsonb DEFAULT NULL::jsonb, compatibility text DEFAULT ''none''::text, description text DEFAULT NULL::text, store name DEFAULT NULL::name'),
+    ('es_drop_event_type', 'event_type text, schema_version integer DEFAULT NULL::integer, store name DEFAULT NULL::name'),
+    ('es_set_strict', 'strict boolean, store name DEFAULT NULL::name'),
+    ('es_create_upcaster', 'event_type text, from_version integer, function regprocedure, to_type text DEFAULT NULL::text, store name DEFAULT NULL::name'),
+    ('es_drop_upcaster', 'event_type text, from_version integer, store name DEFAULT NULL::name'),
+    ('es_check_upcasters', 'store name DEFAULT NULL::name'),
     ('es_safe_position', ''),
     ('es_stream_version', 'aggregate_type text, aggregate_id text, store name DEFAULT NULL::name'),
     ('es_create_aggregate', 'aggregate_type text, reducer regprocedure DEFAULT NULL::regprocedure, initial jsonb DEFAULT ''{}''::jsonb, snapshot_every integer DEFAULT 100, store name DEFAULT NULL::name'),
+    ('es_states', 'aggregate_type text, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone, occurred boolean DEFAULT false, store name DEFAULT NULL::name'),
+    ('es_history', 'aggregate_type text, aggregate_id text, from_version bigint DEFAULT NULL::bigint, to_version bigint DEFAULT NULL::bigint, store name DEFAULT NULL::name'),
+    ('es_diff', 'aggregate_type text, aggregate_id text, from_version bigint, to_version bigint DEFAULT NULL::bigint, store name DEFAULT NULL::name'),
+    ('es_undo', 'aggregate_type text, aggregate_id text, to_version bigint, reason text DEFAULT NULL::text, expected_version bigint DEFAULT NULL::bigint, store name DEFAULT NULL::name, OUT version bigint, OUT global_position bigint'),
     ('es_state', 'aggregate_type text, aggregate_id text, version bigint DEFAULT NULL::bigint, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone, occurred boolean DEFAULT false, store name DEFAULT NULL::name')
 ) a (name, arguments) USING (name);
 
@@ -64,7 +98,7 @@ SELECT is(pg_get_function_result('es_append_batch(jsonb,name)'::regprocedure),
           'TABLE(aggregate_type text, aggregate_id text, version bigint, global_position bigint)', 'the result of es_append_batch');
 
 -- a set can be longer than the planner thinks; a function that writes is not for parallel workers
-SELECT is(p.proparallel, CASE WHEN c.volatility = 'volatile' THEN 'u' ELSE 'r' END::"char", format('%s and parallel workers', c.name))
+SELECT is(p.proparallel, CASE c.volatility WHEN 'volatile' THEN 'u' WHEN 'immutable' THEN 's' ELSE 'r' END::"char", format('%s and parallel workers', c.name))
 FROM contract c JOIN pg_proc p ON p.oid = to_regprocedure(format('public.%I(%s)', c.name, array_to_string(c.arguments, ',')));
 
 -- what an event is

@@ -7,6 +7,7 @@ CREATE FUNCTION traces() RETURNS text LANGUAGE sql AS $$
     SELECT concat_ws(' ',
         (SELECT count(*) || ':' || coalesce(max(global_position), 0) FROM es.events),
         (SELECT count(*) FROM es.streams), (SELECT count(*) FROM es.snapshots), (SELECT count(*) FROM es.aggregates),
+        (SELECT count(*) FROM es.event_types), (SELECT count(*) FROM es.upcasters), (SELECT count(*) FROM es.settings),
         (SELECT count(*) FROM pg_namespace), (SELECT count(*) FROM pg_class WHERE relpersistence = 'p' AND relkind <> 't'), (SELECT count(*) FROM pg_trigger),
         es_safe_position(), current_setting('eventsrc.store'), current_user)
 $$;
@@ -55,6 +56,7 @@ SELECT refused(format('SELECT * FROM %s', call), 'VE002', 'unknown store: ' || c
     $$es_append_events('Order', '1', '{Placed}', '{"{}"}', store => 'none')$$,
     $$es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "1", "events": [{"event_type": "Placed"}]}]', 'none')$$,
     $$es_close_stream('Order', '1', store => 'none')$$,
+    $$es_import($q$SELECT 'Order' AS aggregate_type, '1' AS aggregate_id, 'Placed' AS event_type$q$, store => 'none')$$,
     $$es_read_stream('Order', '1', store => 'none')$$,
     $$es_read_all(store => 'none')$$,
     $$es_read_all(store => 'public')$$,
@@ -65,6 +67,9 @@ SELECT refused(format('SELECT * FROM %s', call), 'VE002', 'unknown store: ' || c
     $$es_wait(0, store => 'none')$$,
     $$es_state('Order', '1', store => 'none')$$,
     $$es_explain_state('Order', '1', store => 'none')$$,
+    $$es_states('Order', store => 'none')$$, $$es_history('Order', '1', store => 'none')$$,
+    $$es_diff('Order', '1', 0, store => 'none')$$, $$es_replay('Order', '1', store => 'none')$$,
+    $$es_undo('Order', '1', 0, store => 'none')$$,
     $$es_create_aggregate('Order', store => 'none')$$]) call;
 SELECT refused($$SELECT es_drop_store('none', 'none')$$, 'VE002', 'unknown store: es_drop_store');
 SELECT refused($$SELECT es_drop_store(NULL, NULL)$$, 'VE002', 'no store to drop');
@@ -119,6 +124,10 @@ FROM unnest(ARRAY[
     $$es_read_stream(?, '1')$$, $$es_read_stream('Order', ?)$$,
     $$es_stream_version(?, '1')$$, $$es_stream_version('Order', ?)$$,
     $$es_state(?, '1')$$, $$es_state('Order', ?)$$, $$es_explain_state(?, '1')$$, $$es_explain_state('Order', ?)$$,
+    $$es_import(?)$$, $$es_import(format('SELECT %L AS aggregate_type, 1 AS aggregate_id, 1 AS event_type', ?))$$,
+    $$es_import(format('SELECT 1 AS aggregate_type, %L AS aggregate_id, 1 AS event_type', ?))$$,
+    $$es_states(?)$$, $$es_history(?, '1')$$, $$es_history('Order', ?)$$, $$es_diff(?, '1', 0)$$, $$es_diff('Order', ?, 0)$$,
+    $$es_replay(?, '1')$$, $$es_replay('Order', ?)$$,
     $$es_create_aggregate(?)$$]) call, unnest(ARRAY['NULL', '''''']) value;
 SELECT refused($$SELECT es_append('Order', '1', 'Placed', event_id => '')$$, 'VE004', 'an empty event id');
 SELECT refused($$SELECT es_append('Order', '1', repeat('x', 10 * 1024 * 1024))$$, 'VE004', 'an event type of 10 MB', true);
@@ -212,6 +221,19 @@ SELECT refused($$SELECT es_state('Order', '1', 99)$$, 'VE005', 'a state past the
 SELECT is(es_state('Order', 'new'), NULL, 'there is no state of a stream that does not exist');
 SELECT is(es_stream_version('Order', 'new'), NULL, 'nor a version');
 SELECT refused($$SELECT es_explain_state('Order', '1', 99)$$, 'VE005', 'explaining a state past the end', true);
+SELECT refused($$SELECT es_diff('Order', '1', 0, 99)$$, 'VE005', 'a difference to a state past the end', true);
+SELECT refused($$SELECT es_undo('Order', '1', 99)$$, 'VE005', 'an undo to a version past the end', true);
+SELECT refused($$SELECT es_undo('Order', '1', 1, expected_version => 99)$$, 'VE001', 'an undo that expects another version', true);
+SELECT refused($$SELECT es_undo('Order', 'new', 0)$$, 'VE005', 'an undo of what does not exist');
+SELECT refused(format('SELECT %s', call), 'VE004', 'bad argument: ' || call) FROM unnest(ARRAY[
+    $$es_undo('Order', '1', NULL)$$, $$es_undo('Order', '1', -1)$$,
+    $$es_diff('Order', '1', -1)$$, $$es_history('Order', '1', -1)$$, $$es_replay('Order', '1', from_version => -1)$$,
+    $$es_dry_run('Order', NULL, sample => -1)$$, $$es_position_at(NULL)$$,
+    $$es_create_state_view('Order', '{}')$$, $$es_create_state_view('', '{a int}')$$, $$es_drop_state_view('None')$$,
+    $$es_fold(ROW(1)) $$]) call;
+SELECT refused($$SELECT es_replay('Order', '1', 'wrong_result(jsonb,es_event)')$$, 'VE007', 'a replay by what is no reducer', true);
+SELECT refused($$SELECT es_history('Raising', '1')$$, 'XX123', 'a history by a reducer that fails');
+SELECT refused($$SELECT es_states('Nullable')$$, 'VE008', 'states by a reducer that returns NULL', true);
 
 -- reducers
 SELECT refused($$SELECT es_create_aggregate('Wrong', 'wrong_result(jsonb,es_event)')$$, 'VE007', 'a reducer with a wrong result', true);
@@ -250,6 +272,7 @@ SELECT refused(statement, '25006', 'read-only: ' || statement) FROM unnest(ARRAY
     $$SELECT es_append_events('Order', '1', '{Placed}', '{"{}"}')$$,
     $$SELECT es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "1", "expected_version": 3}]')$$,
     $$SELECT es_close_stream('Order', '1')$$,
+    $$SELECT es_import($q$SELECT 'Order' AS aggregate_type, '1' AS aggregate_id, 'Placed' AS event_type$q$)$$,
     $$SELECT es_create_aggregate('Order')$$,
     $$SELECT es_create_store('more')$$,
     $$SELECT es_drop_store('es', 'es')$$,
@@ -269,6 +292,58 @@ SELECT refused(statement, 'VE015', 'closed: ' || statement, true) FROM unnest(AR
     $$SELECT es_close_stream('Order', 'closed')$$,
     $$INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data) VALUES ('Order', 'closed', 'Placed', '{}')$$]) statement;
 SELECT is((SELECT array_agg(event_type ORDER BY version) FROM es_read_stream('Order', 'closed')), ARRAY['Placed', 'StreamClosed'], 'closed: it can be read');
+
+-- event types and upcasters
+CREATE FUNCTION same_data(event es_event) RETURNS jsonb LANGUAGE sql IMMUTABLE RETURN (event).data;
+CREATE FUNCTION text_of(event es_event) RETURNS text LANGUAGE sql IMMUTABLE RETURN '';
+SELECT es_create_event_type('Checked', json_schema => '{"type": "object", "required": ["a"]}');
+SELECT refused(statement, 'VE002', 'unknown store: ' || statement) FROM unnest(ARRAY[
+    $$SELECT es_create_event_type('X', store => 'none')$$,
+    $$SELECT es_drop_event_type('X', store => 'none')$$,
+    $$SELECT es_set_strict(true, 'none')$$,
+    $$SELECT es_create_upcaster('X', 1, 'same_data(es_event)', store => 'none')$$,
+    $$SELECT es_drop_upcaster('X', 1, 'none')$$,
+    $$SELECT es_check_upcasters('none')$$]) statement;
+SELECT refused(statement, 'VE004', 'bad argument: ' || statement) FROM unnest(ARRAY[
+    $$SELECT es_create_event_type(NULL)$$,
+    $$SELECT es_create_event_type('')$$,
+    $$SELECT es_create_event_type(repeat('x', 257))$$,
+    $$SELECT es_create_event_type('X', 0)$$,
+    $$SELECT es_create_event_type('X', compatibility => 'total')$$,
+    $$SELECT es_create_event_type('X', compatibility => NULL)$$,
+    $$SELECT es_drop_event_type(NULL)$$,
+    $$SELECT es_set_strict(NULL)$$,
+    $$SELECT es_create_upcaster(NULL, 1, 'same_data(es_event)')$$,
+    $$SELECT es_create_upcaster('X', NULL, 'same_data(es_event)')$$,
+    $$SELECT es_create_upcaster('X', -1, 'same_data(es_event)')$$,
+    $$SELECT es_create_upcaster('X', 1, NULL)$$,
+    $$SELECT es_create_upcaster('X', 1, 'same_data(es_event)', '')$$,
+    $$SELECT es_drop_upcaster(NULL, 1)$$]) statement;
+SELECT refused(statement, 'VE018', 'no event type: ' || statement) FROM unnest(ARRAY[
+    $$SELECT es_create_event_type('X', json_schema => '[]')$$,
+    $$SELECT es_create_event_type('X', json_schema => '{"type": "thing"}')$$,
+    $$SELECT es_create_event_type('X', json_schema => '{"required": "a"}')$$,
+    $$SELECT es_create_event_type('X', json_schema => '{"$ref": "http://example.com/a.json"}')$$,
+    $$SELECT es_create_event_type('X', json_schema => '{"anyOf": [{"$ref": "#"}]}')$$,
+    $$SELECT es_create_event_type('X', json_schema => '{"pattern": "("}')$$,
+    $$SELECT es_create_event_type('X', json_schema => '{"$schema": "http://json-schema.org/draft-03/schema#"}')$$,
+    $$SELECT es_create_event_type('Checked', 1)$$,
+    $$SELECT es_create_event_type('Checked', compatibility => 'backward', json_schema => '{"type": "object", "required": ["a", "b"]}')$$,
+    $$SELECT es_create_event_type('Checked', compatibility => 'forward', json_schema => '{}')$$,
+    $$SELECT es_drop_event_type('X')$$,
+    $$SELECT es_drop_event_type('Checked', 2)$$]) statement;
+SELECT refused(statement, 'VE019', 'no upcaster: ' || statement) FROM unnest(ARRAY[
+    $$SELECT es_create_upcaster('X', 1, 'text_of(es_event)')$$,
+    $$SELECT es_create_upcaster('X', 1, 'now()')$$,
+    $$SELECT es_create_upcaster('X', 1, 'same_data(es_event)', 'X')$$,
+    $$SELECT es_drop_upcaster('X', 1)$$]) statement;
+SELECT refused(statement, 'VE017', 'data that does not fit: ' || statement, true) FROM unnest(ARRAY[
+    $$SELECT es_append('Order', 'checked', 'Checked', '{}')$$,
+    $$SELECT es_append('Order', 'checked', 'Checked', '3')$$,
+    $$SELECT es_append_events('Order', 'checked', '{Checked,Checked}', ARRAY['{"a": 1}', '{"b": 1}']::jsonb[])$$,
+    $$SELECT es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "checked", "events": [{"event_type": "Checked"}]}]')$$,
+    $$INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data) VALUES ('Order', 'checked', 'Checked', '{}')$$]) statement;
+SELECT is(es_stream_version('Order', 'checked'), NULL, 'nothing was appended of what does not fit');
 
 -- and afterwards everything still works
 SELECT is((SELECT version FROM es_append('Order', '1', 'Placed', expected_version => 3)), 4::bigint, 'the next version is what it should be');

@@ -44,6 +44,10 @@ INSERT INTO expectation VALUES
     ($$SELECT es_append('Shut', current_user, 'A'); SELECT es_close_stream('Shut', current_user)$$,
                                                                                      '00000', '00000', '42501', '42501'),
     ($$SELECT es_close_stream('Order', 'never')$$,                                   'VE005', 'VE005', '42501', '42501'),
+    ($$SELECT es_import($q$SELECT 'Order' AS aggregate_type, 'imported' AS aggregate_id, 'A' AS event_type$q$)$$,
+                                                                                     '00000', '00000', '42501', '42501'),
+    ($$SELECT es_import($q$SELECT 'Order' AS aggregate_type, current_user AS aggregate_id, 'A' AS event_type, timestamptz '2016-02-01 00:00Z' AS recorded_at$q$)$$,
+                                                                                     '00000', '42501', '42501', '42501'),
     ($$UPDATE es.streams SET closed = false$$,                                       '00000', '42501', '42501', '42501'),
     ($$INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data) VALUES ('Order', '1', 'Placed', '{}')$$,
                                                                                      '00000', '00000', '42501', '42501'),
@@ -52,9 +56,32 @@ INSERT INTO expectation VALUES
     ($$SELECT es_stream_version('Order', '1')$$,                                     '00000', '42501', '00000', '42501'),
     ($$SELECT es_state('Order', '1')$$,                                              '00000', '42501', '00000', '42501'),
     ($$SELECT es_explain_state('Order', '1')$$,                                      '00000', '42501', '00000', '42501'),
+    ($$SELECT es_state_as(NULL::es_event, 'Order', '1')$$,                           '00000', '42501', '00000', '42501'),
+    ($$SELECT es_states('Order')$$,                                                  '00000', '42501', '00000', '42501'),
+    ($$SELECT es_history('Order', '1')$$,                                            '00000', '42501', '00000', '42501'),
+    ($$SELECT es_diff('Order', '1', 0)$$,                                            '00000', '42501', '00000', '42501'),
+    ($$SELECT es_replay('Order', '1')$$,                                             '00000', '42501', '00000', '42501'),
+    ($$SELECT es_dry_run('Order', NULL)$$,                                           '00000', '42501', '00000', '42501'),
+    ($$SELECT es_undo('Order', '1', 1)$$,                                            '00000', '42501', '42501', '42501'),
+    ($$SELECT es_fold(e) FROM es.events e WHERE aggregate_type = 'Order'$$,          '00000', '42501', '00000', '42501'),
+    ($$SELECT es_timeline('c')$$,                                                    '00000', '00000', '00000', '00000'),
+    ($$SELECT es_timeline('c', 'es')$$,                                              '00000', '42501', '00000', '42501'),
+    ($$SELECT es_causes('e'), es_effects('e')$$,                                     '00000', '00000', '00000', '00000'),
+    ($$SELECT es_position_at(now())$$,                                               '00000', '42501', '00000', '42501'),
+    ($$SELECT es_between('Order')$$,                                                 '00000', '42501', '00000', '42501'),
+    ($$SELECT es_create_trace_indexes()$$,                                           '00000', '42501', '42501', '42501'),
     ($$SELECT * FROM es.events$$,                                                    '00000', '42501', '00000', '42501'),
     ($$SELECT * FROM es.streams$$,                                                   '00000', '42501', '42501', '42501'),
     ($$INSERT INTO es.streams VALUES ('a', 'b', now(), now())$$,                     '00000', '42501', '42501', '42501'),
+    ($$SELECT es_create_event_type('Thing'); SELECT es_drop_event_type('Thing')$$,   '00000', '42501', '42501', '42501'),
+    ($$SELECT es_set_strict(false)$$,                                                '00000', '42501', '42501', '42501'),
+    ($$SELECT es_drop_upcaster('Thing', 1)$$,                                        'VE019', '42501', '42501', '42501'),
+    ($$SELECT es_check_upcasters()$$,                                                '00000', '42501', '42501', '42501'),
+    ($$SELECT * FROM es.event_types$$,                                               '00000', '42501', '42501', '42501'),
+    ($$INSERT INTO es.upcasters VALUES ('Thing', 1, 'x')$$,                          '00000', '42501', '42501', '42501'),
+    ($$DELETE FROM es.upcasters$$,                                                   '00000', '42501', '42501', '42501'),
+    ($$UPDATE es.settings SET value = 'true'$$,                                      '00000', '42501', '42501', '42501'),
+    ($$UPDATE es.settings SET value = 'false'$$,                                     '00000', '42501', '42501', '42501'),
     ($$DELETE FROM es.snapshots$$,                                                   '00000', '42501', '42501', '42501'),
     ($$UPDATE es.events SET data = '{}'$$,                                           'VE006', '42501', '42501', '42501'),
     ($$DELETE FROM es.events$$,                                                      'VE006', '42501', '42501', '42501'),
@@ -76,10 +103,28 @@ INSERT INTO expectation VALUES
     ($$SELECT eventsrc.add_partitions('es.events', '2020-01-01', 0); SELECT 1 / 0$$, '22012', '42501', '42501', '42501'),
     ($$SELECT es_create_store('other'); SELECT 1 / 0$$,                              '22012', '42501', '42501', '42501'),
     ($$SELECT es_drop_store('es', 'es'); SELECT 1 / 0$$,                             '22012', '42501', '42501', '42501'),
+    ($$SELECT eventsrc.drop_store_tables('es'); SELECT 1 / 0$$,                      '22012', '42501', '42501', '42501'),
+    ($$SET eventsrc.allow_unsafe_ddl = on$$,                                         '42501', '42501', '42501', '42501'),
+    ($$DROP TABLE es.streams$$,                                                      'VE016', '42501', '42501', '42501'),
+    ($$DROP SCHEMA es CASCADE$$,                                                     'VE016', '42501', '42501', '42501'),
+    ($$CREATE OR REPLACE TRIGGER eventsrc_append BEFORE INSERT ON es.events FOR EACH ROW EXECUTE FUNCTION eventsrc.append_trigger()$$,
+                                                                                     'VE016', '42501', '42501', '42501'),
     ($$ALTER TABLE es.events DISABLE TRIGGER ALL; SELECT 1 / 0$$,                    NULL, '42501', '42501', '42501');
 SELECT is(as_role(role, statement), wanted, format('%s: %s', role, statement))
 FROM expectation, LATERAL (VALUES ('tap_owner', owner), ('tap_writer', writer), ('tap_reader', reader), ('tap_nobody', nobody)) r (role, wanted)
 WHERE wanted IS NOT NULL;
+
+-- state views are the owner's to make, and others' to read if granted
+SELECT is(as_role(role, $$SELECT es_create_state_view('Order', '{status text}')$$), wanted, role || ': es_create_state_view()')
+FROM (VALUES ('tap_writer', '42501'), ('tap_reader', '42501'), ('tap_nobody', '42501'), ('tap_owner', '00000')) r (role, wanted);
+SELECT is(as_role('tap_reader', 'SELECT * FROM es.order_now'), '42501', 'a state view is not for everybody');
+SELECT is(as_role('tap_owner', 'GRANT SELECT ON es.order_now TO tap_reader, tap_writer'), '00000', 'the owner grants it');
+SELECT is(as_role('tap_reader', 'SELECT * FROM es.order_now'), '00000', 'a reader reads it');
+SELECT is(as_role('tap_writer', 'SELECT * FROM es.order_now'), '42501', 'not who may not read the events');
+SELECT is(as_role(role, 'SELECT * FROM es.order_at(now())'), wanted, role || ': the function of a state view')
+FROM (VALUES ('tap_writer', '42501'), ('tap_reader', '00000'), ('tap_nobody', '42501'), ('tap_owner', '00000')) r (role, wanted);
+SELECT is(as_role(role, $$SELECT es_drop_state_view('Order')$$), wanted, role || ': es_drop_state_view()')
+FROM (VALUES ('tap_writer', '42501'), ('tap_reader', '42501'), ('tap_nobody', '42501'), ('tap_owner', '00000')) r (role, wanted);
 
 SELECT is(as_role(role, $$SELECT es_wait(0, '0')$$), wanted, role || ': es_wait() needs USAGE on the schema')
 FROM (VALUES ('tap_owner', '00000'), ('tap_writer', '00000'), ('tap_reader', '00000'), ('tap_nobody', '42501')) r (role, wanted);
@@ -166,5 +211,6 @@ SELECT isnt(as_role('tap_nobody', $$CREATE TABLE nobodys.events (recorded_at int
 SELECT is(as_role('tap_nobody', 'SELECT eventsrc.append_trigger()'), '39P01', 'a trigger function is called by triggers');
 
 SELECT * FROM finish();
+SELECT es_drop_store('es', confirm => 'es');
 DROP OWNED BY tap_owner, tap_writer, tap_reader, tap_nobody CASCADE;
 DROP ROLE tap_owner, tap_writer, tap_reader, tap_nobody, "Tap app";

@@ -52,6 +52,11 @@ SELECT is((SELECT version FROM es_append('Order', 'retried', 'Placed', expected_
           'its retry gives the first result');
 RESET ROLE;
 SELECT is((SELECT count(*) FROM es.events WHERE aggregate_id = 'retried'), 1::bigint, 'and writes nothing');
+-- imports
+SELECT is(as_role('tap_tenant_b', $$SELECT es_import($q$SELECT 'Order' AS aggregate_type, 'moved' AS aggregate_id, 'Placed' AS event_type, '{"tenant": "tap_tenant_a"}'::jsonb AS metadata$q$)$$),
+          '42501', 'an import of another''s event');
+SELECT is(as_role('tap_tenant_b', $$SELECT es_import($q$SELECT 'Order' AS aggregate_type, 'moved' AS aggregate_id, 'Placed' AS event_type, '{"tenant": "tap_tenant_b"}'::jsonb AS metadata$q$); SELECT 1 / 0$$),
+          '22012', 'an import of its own');
 -- batches
 SELECT is(as_role('tap_tenant_b', $$SELECT es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "batch", "expected_version": 0, "events": [{"event_type": "Placed", "metadata": {"tenant": "tap_tenant_a"}}]}]')$$),
           '42501', 'a batch with another''s event');
@@ -125,5 +130,6 @@ SELECT is((SELECT count(*) FROM es_read_all()), 12::bigint, 'with row security o
 RESET ROLE;
 
 SELECT * FROM finish();
+SELECT es_drop_store('es', confirm => 'es');
 DROP OWNED BY tap_tenant_a, tap_tenant_b, tap_store_owner CASCADE;
 DROP ROLE tap_tenant_a, tap_tenant_b, tap_store_owner;

@@ -84,7 +84,7 @@ need_build_packages() {
 }
 need_test_packages() {
     need_packages gcc make libc6-dev "postgresql-$ES_VERSION" "postgresql-server-dev-$ES_VERSION" librdkafka-dev \
-        librabbitmq-dev libssl-dev "postgresql-$ES_VERSION-pgtap" perl libipc-run-perl kcat
+        librabbitmq-dev libssl-dev "postgresql-$ES_VERSION-pgtap" perl libipc-run-perl kcat json-schema-test-suite
 }
 need_java() { command -v java >/dev/null || need_packages default-jre-headless; }
 
@@ -219,11 +219,12 @@ copy_source() {
     [ "$(id -u)" != 0 ] || { pick_user; chown -Rh "$ES_USER:" "$to"; }
 }
 
-# build_and_install builds a source folder with warnings as errors and installs into a private prefix.
-#     build_and_install FOLDER PG_CONFIG
+# build_and_install builds a source folder with warnings as errors and installs into a private prefix;
+# with stop points, for tests, if a third argument is given that is not empty.
+#     build_and_install FOLDER PG_CONFIG [1]
 build_and_install() {
-    as_unprivileged make -s -C "$1" -j2 WERROR=1 with_llvm=no PG_CONFIG="$2" all &&
-        as_unprivileged make -s -C "$1" with_llvm=no PG_CONFIG="$2" install
+    as_unprivileged make -s -C "$1" -j2 WERROR=1 with_llvm=no STOP_POINTS="${3:-}" PG_CONFIG="$2" all &&
+        as_unprivileged make -s -C "$1" with_llvm=no STOP_POINTS="${3:-}" PG_CONFIG="$2" install
 }
 
 # start_cluster starts a throw-away server with eventsrc loaded, reachable by a socket in FOLDER/s only,

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # suites.sh: builds eventsrc against one PostgreSQL and runs the test suites on it.
-#     suites.sh LABEL PG_CONFIG [SUITE...]      suites: regress isolation pgtap tap broker
-# tap runs test/t/0*.pl, broker runs test/t/1*.pl, which need brokers.  All run as an unprivileged user
+#     suites.sh LABEL PG_CONFIG [SUITE...]      suites: regress isolation pgtap tap broker torture
+# tap runs test/t/0*.pl, broker runs test/t/1*.pl, which need brokers, torture those of tap that EVENTSRC_TORTURE
+# makes longer.  With STOP_POINTS=1 the build has stop points; else tests that need them are skipped.  All run as an unprivileged user
 # on copies: of the checkout, and of the PostgreSQL that eventsrc is installed into.
 # Goes on after failures; ends with 1 if there were any.  Adds "LABEL<tab>passed<tab>failed<tab>seconds"
 # to the file $ES_TALLY.  The work folder is removed unless something failed (or ES_KEEP is set).
 # shellcheck source=test/setup/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-label=${1:?label} original=${2:?pg_config}
+label=${1:?label} original=${2:?pg_config} stop_points=${STOP_POINTS:+1}
 shift 2
 suites=("$@")
 [ ${#suites[@]} -gt 0 ] || suites=(regress isolation pgtap tap)
@@ -33,9 +34,18 @@ add_tally() {
 # run_regress runs pg_regress or pg_isolation_regress on all its tests.
 #     run_regress regress|isolation PATTERN DIFFS
 run_regress() {
-    local suite=$1 log=$ES_WORK/$1.log want p f other files
+    local suite=$1 log=$ES_WORK/$1.log want p f other files kept=()
     mapfile -t files < <(find "$ES_WORK/src/test" -path "$ES_WORK/src/test/$2")
     [ ${#files[@]} -gt 0 ] || { say "$label: no $suite tests"; add 0 1; return; }
+    if [ -z "$stop_points" ]; then
+        for p in "${files[@]}"; do
+            case $(basename "$p") in
+                races_*) echo "skip   $suite: $(basename "${p%.*}"): this build has no stop points" ;;
+                *) kept+=("$p") ;;
+            esac
+        done
+        files=("${kept[@]}")
+    fi
     want=${#files[@]}
     # pg_regress gives up altogether at a test without expected output; this way it shows a difference
     for p in "${files[@]}"; do
@@ -45,7 +55,7 @@ run_regress() {
     other=ISOLATION=
     [ "$suite" = regress ] || other=REGRESS=
     as_unprivileged env PGHOST="$ES_WORK/s" PGUSER=postgres PATH="$bin:$PATH" \
-        make -s -C "$ES_WORK/src" installcheck PG_CONFIG="$pg_config" with_llvm=no "$other" >"$log" 2>&1 </dev/null || true
+        make -s -C "$ES_WORK/src" installcheck PG_CONFIG="$pg_config" STOP_POINTS="$stop_points" with_llvm=no "$other" >"$log" 2>&1 </dev/null || true
     # "test name ... ok 12 ms" up to PostgreSQL 15, "ok 1 - name 12 ms" since 16
     p=$(grep -cE '^(ok +[0-9]+ +[-+] |(test|    ) .*\.\.\. ok )' "$log" || true)
     f=$(grep -cE '^(not ok +[0-9]+ +[-+] |(test|    ) .*\.\.\. FAILED)' "$log" || true)
@@ -73,17 +83,19 @@ run_pgtap() {
     add_tally "$ES_WORK/pgtap/tally"
 }
 
-# run_tap runs the Perl tests that a pattern names; they make clusters of their own.
+# run_tap runs the Perl tests that a pattern names; they make clusters of their own.  Where a text is given,
+# only those that contain it.
+#     run_tap PATTERN FOLDER [TEXT]
 run_tap() {
     local files d=$ES_WORK/$2 pgxs
-    mapfile -t files < <(find "$ES_WORK/src/test/t" -name "$1" | sort)
+    mapfile -t files < <(find "$ES_WORK/src/test/t" -name "$1" -exec grep -lF -- "${3:-}" {} + | sort)
     [ ${#files[@]} -gt 0 ] || { say "$label: no TAP tests $1"; add 0 1; return; }
     as_unprivileged mkdir -p "$d/log" "$d/tmp_check/log" "$d/ports" "$ES_WORK/t"
     pgxs=$(dirname "$("$pg_config" --pgxs)")/../..
     as_unprivileged env PATH="$bin:$PATH" PERL5LIB="$pgxs/src/test/perl:$ES_WORK/src/test/t" \
         TESTDIR="$d" TESTDATADIR="$d/tmp_check" TESTLOGDIR="$d/log" TMPDIR="$ES_WORK/t" PG_TEST_PORT_DIR="$d/ports" \
         PG_REGRESS="$pgxs/src/test/regress/pg_regress" PG_CONFIG="$pg_config" PGPORT=65432 \
-        top_builddir="$ES_WORK/src" EVENTSRC_CACHE="$ES_CACHE" \
+        top_builddir="$ES_WORK/src" EVENTSRC_CACHE="$ES_CACHE" STOP_POINTS="$stop_points" \
         perl "$ES_WORK/src/test/setup/tap.pl" perl "$d/tally" "$d" "${files[@]}" </dev/null || true
     add_tally "$d/tally"
 }
@@ -136,7 +148,7 @@ say "$label: $("$original" --version), work folder $ES_WORK"
 pg_config=$(private_prefix "$original" "$ES_WORK/pg")
 bin=$("$pg_config" --bindir)
 copy_source "$ES_WORK/src"
-if ! build_and_install "$ES_WORK/src" "$pg_config" >"$ES_WORK/build.log" 2>&1; then
+if ! build_and_install "$ES_WORK/src" "$pg_config" "$stop_points" >"$ES_WORK/build.log" 2>&1; then
     echo "FAILED $label: build"
     tail -n 60 "$ES_WORK/build.log"
     add 0 1
@@ -150,6 +162,11 @@ else
     echo "ok     $label: build ($((SECONDS - begun)) s)"
     add 1 0
 fi
+if grep -q 'eventsrc\.test_' "$ES_WORK/src/eventsrc.so"; then found=1; else found=; fi
+if [ "$found" != "$stop_points" ]; then
+    echo "FAILED $label: the build ${found:+has stop points that it should not have}${stop_points:+lacks its stop points}"
+    add 0 1
+fi
 if ! start_cluster "$ES_WORK" "$pg_config" </dev/null; then
     echo "FAILED $label: the server does not start"
     add 0 1
@@ -162,6 +179,7 @@ for suite in "${suites[@]}"; do
         pgtap) run_pgtap ;;
         tap) run_tap '0*.pl' tap ;;
         broker) run_tap '1*.pl' broker ;;
+        torture) run_tap '0*.pl' torture EVENTSRC_TORTURE ;;
         *) die "no suite $suite" ;;
     esac
 done

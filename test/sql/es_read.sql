@@ -95,6 +95,9 @@ SELECT version FROM es_append('Old', '1', 'New', '{}', 3);
 SELECT version FROM es_append('Old', '1', 'New', '{}', 4);
 SELECT array_agg(version || event_type) FROM es_read_stream('Old', '1');
 SELECT array_agg(version || event_type) FROM es_read_stream('Old', '1', 4, 3, true);
+SELECT array_agg(version || event_type) FROM es_read_stream('Old', '1', backward => true);
+SELECT from_version, (SELECT array_agg(version) FROM es_read_stream('Old', '1', from_version)),
+    (SELECT array_agg(version) FROM es_read_stream('Old', '1', from_version, backward => true)) FROM generate_series(0, 6) from_version;
 SELECT first_partition = '2001-01-01' AS first, last_partition > '2020-01-01' AS last FROM regress_read.streams WHERE aggregate_type = 'Old';
 SELECT array_agg(version || event_type) FROM es_read_all(:start - 3, NULL, '{Old}');
 

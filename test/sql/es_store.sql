@@ -41,6 +41,8 @@ SELECT version FROM es_append('T', '1', 'E');
 RESET eventsrc.store;
 SELECT version FROM es_append('T', '1', 'E', store => 'public');
 
+-- what follows breaks the store on purpose
+SET eventsrc.allow_unsafe_ddl = on;
 -- a partition that is missing is made by the append, the INSERT or the COPY that needs it
 SELECT 'regress_store.events_' || to_char(now() AT TIME ZONE 'UTC', 'YYYY_MM') AS partition \gset
 DROP TABLE :partition;
@@ -78,6 +80,7 @@ ALTER TABLE regress_store.snapshots DROP CONSTRAINT snapshots_pkey;
 SELECT count(*) > 0 AS read FROM es_read_all(store => 'regress_store');
 ALTER TABLE regress_store.snapshots ADD PRIMARY KEY (aggregate_type, aggregate_id, version);
 SELECT version FROM es_append('T', '9', 'E', store => 'regress_store');
+RESET eventsrc.allow_unsafe_ddl;
 
 -- renamed
 ALTER SCHEMA regress_store RENAME TO regress_renamed;

@@ -49,29 +49,8 @@ sub write_script
 	return;
 }
 
-# acknowledged reads what a client was told: [store, aggregate type, id, version, position, event id] each.
-# Rows within a transaction count once COMMIT was answered.
-sub acknowledged
-{
-	my ($file) = @_;
-	my (@all, @open, $in);
-	open my $lines, '<', $file or die "$file: $!";
-	while (my $line = <$lines>)
-	{
-		last unless $line =~ s/\n\z//;
-		if ($line eq 'BEGIN') { $in = 1; @open = (); }
-		elsif ($line eq 'COMMIT') { $in = 0; push @all, @open; }
-		elsif ($line =~ /\|.*\|/) { push @{ $in ? \@open : \@all }, [ split /\|/, $line ]; }
-	}
-	close $lines;
-	return @all;
-}
-
-# lines counts the lines of some files.
-sub lines { my $n = 0; foreach my $file (@_) { $n += () = slurp_file($file) =~ /\n/g; } return $n; }
-
 my @promised;
-my $highest = 0;
+my $highest;
 foreach my $round (1 .. $rounds)
 {
 	my (@runs, @files);
@@ -88,7 +67,7 @@ foreach my $round (1 .. $rounds)
 	# the moment: after so many answers
 	my $moment = 200 + int(rand(2500));
 	my $end = time + $EventsrcTest::PATIENCE;
-	select(undef, undef, undef, 0.01) while lines(@files) < $moment && time < $end;
+	select(undef, undef, undef, 0.01) while lines_in(@files) < $moment && time < $end;
 	$node->stop('immediate');
 	$_->finish foreach @runs;
 
@@ -97,26 +76,9 @@ foreach my $round (1 .. $rounds)
 	push @promised, @round;
 	$node->start;
 
-	# what is there
-	my %event;
-	foreach my $store (@STORES)
-	{
-		(my $schema = $store) =~ s/"/""/g;
-		foreach my $line (split /\n/, $node->safe_psql('postgres',
-				qq{SELECT event_id, aggregate_type, aggregate_id, version, global_position FROM "$schema".events}))
-		{
-			my ($id, @rest) = split /\|/, $line;
-			$event{$id} = join '|', $store, @rest;
-			$highest = $rest[3] if $rest[3] > $highest;
-		}
-	}
-	my @lost = grep { ($event{ $_->[5] } // '') ne join('|', @{$_}[ 0 .. 4 ]) } @promised;
-	is(scalar @lost, 0, "round $round: nothing acknowledged is lost or changed")
-	  or diag(join "\n", map { "@$_ / " . ($event{ $_->[5] } // 'gone') } @lost[0 .. ($#lost > 10 ? 10 : $#lost)]);
-	# appends are whole
-	my @part = grep { /^(.*)\.a$/ && !exists $event{"$1.b"} } keys %event;
-	push @part, grep { /^(.*)\.b$/ && !exists $event{"$1.a"} } keys %event;
-	is("@part", '', "round $round: no transaction is there in part");
+	check_acknowledged($node, "after crash $round", @promised);
+	$highest = $node->safe_psql('postgres',
+		'SELECT max(global_position) FROM (SELECT global_position FROM es.events UNION ALL SELECT global_position FROM "Second ""store""".events) e');
 	check_streams($node, "after crash $round");
 	check_indexes($node, "after crash $round");
 

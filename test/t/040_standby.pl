@@ -39,7 +39,14 @@ foreach my $query (
 	q{SELECT * FROM es_read_all(1, 2, ARRAY['Order'], ARRAY['Paid', 'Sent'])},
 	q{SELECT es_stream_version('Order', '2'), es_stream_version('Order', 'none') IS NULL},
 	q{SELECT es_state('Order', '1'), es_state('Order', '2', version => 1)},
-	q{SELECT events_replayed FROM es_explain_state('Order', '1')})
+	q{SELECT events_replayed FROM es_explain_state('Order', '1')},
+	q{SELECT * FROM es_states('Order')},
+	q{SELECT * FROM es_history('Order', '1')},
+	q{SELECT * FROM es_replay('Order', '1')},
+	q{SELECT es_diff('Order', '1', 1)},
+	q{SELECT es_fold(e ORDER BY version) FROM es_read_stream('Order', '1') e},
+	q{SELECT count(*) FROM es_dry_run('Order', 'es_merge_patch(jsonb,es_event)'), es_timeline('none'), es_causes('none'), es_effects('none')},
+	q{SELECT es_position_at('infinity') > 0, count(*) FROM es_between('Order')})
 {
 	my $answer = $standby->safe_psql('postgres', $query);
 	is($answer, $primary->safe_psql('postgres', $query), "the standby answers as the primary: $query");
@@ -52,6 +59,7 @@ foreach my $command (
 	q{SELECT es_append_events('Order', '1', '{Placed}', '{"{}"}')},
 	q{INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data) VALUES ('Order', '1', 'Placed', '{}')},
 	q{SELECT es_create_aggregate('Shelf')},
+	q{SELECT es_undo('Order', '1', 1)},
 	q{SELECT es_create_store('more')})
 {
 	is(sqlstate_of($standby, $command), '25006', "refused on a standby: $command");

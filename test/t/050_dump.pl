@@ -37,6 +37,12 @@ SELECT es_append('Shelf', '1', 'Filled', '{}', store => 'Second "store"') FROM g
 BEGIN;
 SELECT es_append('Order', '1', 'Never') FROM generate_series(1, 10);
 ROLLBACK;
+CREATE FUNCTION public.with_currency(event es_event) RETURNS jsonb LANGUAGE sql IMMUTABLE AS
+	$$ SELECT event.data || '{"currency": "EUR"}' $$;
+SELECT es_create_event_type('Paid', 2, '{"required": ["sum", "currency"]}', description => 'a payment');
+SELECT es_create_upcaster('Paid', 1, 'public.with_currency(es_event)');
+SELECT es_append('Payment', '1', 'Paid', '{"sum": 1}', schema_version => 1);
+SELECT es_set_strict(false, 'Second "store"');
 SELECT es_append('Order', '3', 'Placed');
 SELECT es_close_stream('Order', '3', 'done');
 SQL
@@ -54,6 +60,10 @@ my @facts = (
 	q{SELECT snapshot_version, events_replayed FROM es_explain_state('Shelf', '1', store => 'Second "store"')},
 	'SELECT aggregate_type, aggregate_id, version, state FROM es.snapshots ORDER BY 1, 2, 3',
 	'SELECT * FROM es.aggregates ORDER BY 1',
+	'SELECT * FROM es.event_types ORDER BY 1, 2',
+	'SELECT * FROM es.upcasters ORDER BY 1, 2',
+	'SELECT * FROM "Second ""store""".settings ORDER BY 1',
+	q{SELECT schema_version, data FROM es_read_stream('Payment', '1')},
 	'SELECT * FROM "Second ""store""".streams ORDER BY 1, 2',
 	'SELECT store FROM eventsrc.stores ORDER BY 1',
 	q{SELECT c.relname, a.amname, c.relkind, c.relpersistence FROM pg_class c JOIN eventsrc.stores s ON c.relnamespace = quote_ident(s.store)::regnamespace
@@ -143,7 +153,7 @@ run_tool('psql', 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->conns
 check_copy('plain', 'plain');
 run_tool('pg_restore in parallel', 'pg_restore', '--exit-on-error', '-j', '2', '-d', $node->connstr('directory'), "$folder/all.dir");
 # first a look, without an append
-is($node->safe_psql('directory', q{SELECT count(*) FROM es_read_all(0, NULL)}), '60', 'directory: all can be read at once');
+is($node->safe_psql('directory', q{SELECT count(*) FROM es_read_all(0, NULL)}), '61', 'directory: all can be read at once');
 check_copy('directory', 'directory');
 
 # positions that were given out and rolled back, or whose store is gone, are not given out again
@@ -188,6 +198,8 @@ run_tool('pg_dump of data only', 'pg_dump', '-Fc', '--data-only', '-n', 'es', '-
 run_tool('the same without "streams"', 'pg_dump', '-Fc', '--data-only', '-n', 'es', '-T', 'es.streams', '-f', "$folder/events.dump", $node->connstr('original'));
 create_extension($node, 'data');
 make_stores($node, 'data');
+$node->safe_psql('data', q{CREATE FUNCTION public.with_currency(event es_event) RETURNS jsonb LANGUAGE sql IMMUTABLE AS
+	$$ SELECT event.data || '{"currency": "EUR"}' $$});
 $old = new_session($node, database => 'data');
 is($old->query('SELECT count(*) FROM es_read_all()'), '0', 'the store is empty');
 $node->command_fails_like(
@@ -200,7 +212,7 @@ is($node->safe_psql('data', 'SELECT count(*) FROM es.events'), '0', 'and nothing
 }
 is($node->safe_psql('data', 'SELECT * FROM es.events ORDER BY 1'), $node->safe_psql('original', 'SELECT * FROM es.events ORDER BY 1'),
 	'with the same events');
-is($old->query('SELECT count(*) FROM es_read_all(0, NULL)'), '60', 'which an old session reads');
+is($old->query('SELECT count(*) FROM es_read_all(0, NULL)'), '61', 'which an old session reads');
 go_on('data', 'data only', 'es');
 is($node->safe_psql('data', q{SELECT count(*) FROM es.snapshots}), $node->safe_psql('original', 'SELECT count(*) FROM es.snapshots'), 'snapshots too');
 check_streams($node, 'after restoring data only', 'data');
@@ -209,11 +221,18 @@ $old->quit;
 
 create_extension($node, 'forced');
 make_stores($node, 'forced');
+$node->safe_psql('forced', q{CREATE FUNCTION public.with_currency(event es_event) RETURNS jsonb LANGUAGE sql IMMUTABLE AS
+	$$ SELECT event.data || '{"currency": "EUR"}' $$});
 $old = new_session($node, database => 'forced');
 is($old->query('SELECT count(*) FROM es_read_all()'), '0', 'an empty store');
-run_tool('with the triggers disabled it does too', 'pg_restore', '--exit-on-error', '--data-only', '--disable-triggers',
-	'-d', $node->connstr('forced'), "$folder/data.dump");
-is($old->query('SELECT count(*) FROM es_read_all(0, NULL)'), '60', 'an old session reads what came in behind its back');
+my @disabling = ('pg_restore', '--exit-on-error', '--single-transaction', '--data-only', '--disable-triggers', '-d', $node->connstr('forced'), "$folder/data.dump");
+$node->command_fails_like([@disabling], qr/would break store "es"/, 'a restore does not disable the triggers by itself');
+is($old->query('SELECT count(*) FROM es_read_all()'), '0', 'and leaves nothing behind');
+{
+	local $ENV{PGOPTIONS} = '-c eventsrc.allow_unsafe_ddl=on';
+	run_tool('with the triggers disabled, by a superuser who may, it does too', @disabling);
+}
+is($old->query('SELECT count(*) FROM es_read_all(0, NULL)'), '61', 'an old session reads what came in behind its back');
 cmp_ok($old->query(q{SELECT global_position FROM es_append('Order', '1', 'After')}), '>',
 	$node->safe_psql('original', 'SELECT max(global_position) FROM es.events'), 'and appends above it');
 $old->quit;

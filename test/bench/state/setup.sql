@@ -1,7 +1,7 @@
 -- streams of 100 and 1000 events without snapshots, and the hand-written SQL
 -- that es_state() is measured against
-SELECT es_create_store('bench_state');
-SET eventsrc.store = 'bench_state';
+CREATE EXTENSION eventsrc;
+SELECT es_create_store();
 SELECT es_create_aggregate(t, snapshot_every => 0) FROM unnest('{Bench,Plpgsql}'::text[]) t;
 CREATE AGGREGATE bench_merge(jsonb) (sfunc = jsonb_concat, stype = jsonb, initcond = '{}');
 CREATE FUNCTION bench_reducer(state jsonb, event es_event) RETURNS jsonb IMMUTABLE LANGUAGE plpgsql AS
@@ -11,7 +11,7 @@ DECLARE
     state jsonb := '{}';
     event es_event;
 BEGIN
-    FOR event IN SELECT e.* FROM bench_state.events e
+    FOR event IN SELECT e.* FROM es.events e
                  WHERE aggregate_type = 'Plpgsql' AND aggregate_id = n ORDER BY version LOOP
         state := bench_reducer(state, event);
     END LOOP;
@@ -19,9 +19,16 @@ BEGIN
 END
 $$;
 SELECT es_create_aggregate('Plpgsql', 'bench_reducer(jsonb,es_event)', snapshot_every => 0);
-INSERT INTO bench_state.events (aggregate_type, aggregate_id, event_type, data)
+INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data)
 SELECT t, n::text, 'Changed',
        jsonb_build_object('status', 'state ' || i % 5, 'total', i * 1.25, 'field' || i % 8, 'value ' || i,
                           'changed', jsonb_build_object('by', 'user ' || i % 17, 'n', i))
 FROM unnest('{Bench,Plpgsql}'::text[]) t, unnest('{100,1000}'::int[]) n, generate_series(1, n) i;
-VACUUM ANALYZE bench_state.events;
+VACUUM (ANALYZE) es.events;
+DO $$
+BEGIN
+    IF es_state('Bench', '1000') IS DISTINCT FROM
+        (SELECT bench_merge(data ORDER BY version) FROM es.events WHERE aggregate_type = 'Bench' AND aggregate_id = '1000') THEN
+        RAISE 'the two sides compute different states';
+    END IF;
+END $$;

@@ -1,13 +1,16 @@
 /*
  * listen.c
- *		How long after a commit's answer its event has reached a reader, by
- *		es_wait() and by LISTEN/NOTIFY, in turn, at a paced rate.
+ *		How long after COMMIT was sent a reader is told of the event, by
+ *		es_wait() or by LISTEN/NOTIFY, at a paced rate.
  *
- *		listen RATE SECONDS ROUNDS     connects as PGHOST and the like say
+ *		listen es_wait|notify RATE SECONDS     connects as PGHOST and the like say
+ *		prints p50, p99 and the maximum, in ms
  *
- * For each measurement one child appends, one event a transaction, and notes
- * when its commit is answered; this process waits, reads and notes when it has
- * the event.  Both take the event by its position; the clock is the machine's.
+ * One child appends, one event a transaction, and notes when it commits (the
+ * answer comes later than some readers are told, so it is no good to count
+ * from); this process waits, notes when it was told, and reads.  The child
+ * notifies in both cases, so that both waiters stand beside the same load.
+ * Both take the event by its position; the clock is the machine's.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,8 +27,7 @@
 typedef struct Event
 {
 	long long	position;
-	double		answered;		/* 0: not yet */
-	double		seen;
+	double		committed;		/* COMMIT is sent */
 } Event;
 
 static volatile Event *events;	/* shared between the two processes */
@@ -77,15 +79,13 @@ begin(const char *statement)
 }
 
 /*
- * append appends count events at a rate; with a notification, if wanted.
+ * append appends count events at a rate, with a notification each.
  */
 static void
-append(int count, double rate, int notify)
+append(int count, double rate)
 {
-	PGconn	   *conn = begin(notify ?
-							 "WITH n AS MATERIALIZED (SELECT pg_notify('bench_wait', '')) "
-							 "SELECT e.global_position FROM es_append('Bench', $1, 'Happened', '{\"n\": 1}', store => 'bench_wait') e, n" :
-							 "SELECT e.global_position FROM es_append('Bench', $1, 'Happened', '{\"n\": 1}', store => 'bench_wait') e");
+	PGconn	   *conn = begin("WITH n AS MATERIALIZED (SELECT pg_notify('bench', '')) "
+							 "SELECT e.global_position FROM es_append('Bench', $1, 'Happened', '{\"n\": 1}') e, n");
 	double		start = now() + 500000;
 
 	for (int i = 0; i < count; i++)
@@ -98,10 +98,12 @@ append(int count, double rate, int notify)
 		if (left > 0)
 			usleep((useconds_t) left);
 		snprintf(id, sizeof(id), "%d-%d", (int) getpid(), i % 100);
+		PQclear(run(conn, "BEGIN", NULL));
 		result = run(conn, "s", id);
-		events[i].answered = now();
 		events[i].position = atoll(PQgetvalue(result, 0, 0));
 		PQclear(result);
+		events[i].committed = now();
+		PQclear(run(conn, "COMMIT", NULL));
 	}
 	PQfinish(conn);
 	_exit(0);
@@ -120,10 +122,10 @@ compare(const void *a, const void *b)
  * measure prints what one way of waiting takes.
  */
 static void
-measure(const char *what, int count, double rate, int notify)
+measure(int count, double rate, int notify)
 {
-	PGconn	   *reader = begin("SELECT global_position FROM es_read_all($1, 1000, store => 'bench_wait')");
-	PGconn	   *sleeper = begin("SELECT es_wait($1, '5s', 'bench_wait')");
+	PGconn	   *reader = begin("SELECT global_position FROM es_read_all($1, 1000)");
+	PGconn	   *sleeper = begin("SELECT es_wait($1, '5s')");
 	char		position[32];
 	int			seen = 0;
 	double	   *latencies = malloc(count * sizeof(double));
@@ -135,10 +137,10 @@ measure(const char *what, int count, double rate, int notify)
 	result = run(reader, "SELECT es_safe_position()", NULL);
 	snprintf(position, sizeof(position), "%s", PQgetvalue(result, 0, 0));
 	PQclear(result);
-	PQclear(run(sleeper, "LISTEN bench_wait", NULL));
-	memset((void *) events, 0, count * sizeof(Event));
+	if (notify)
+		PQclear(run(sleeper, "LISTEN bench", NULL));
 	if (fork() == 0)
-		append(count, rate, notify);
+		append(count, rate);
 
 	while (seen < count)
 	{
@@ -186,11 +188,15 @@ measure(const char *what, int count, double rate, int notify)
 	for (int i = 0; i < count; i++)
 	{
 		if (positions[i] == events[i].position)
-			latencies[n++] = times[i] - events[i].answered;
+			latencies[n++] = times[i] - events[i].committed;
 	}
 	qsort(latencies, n, sizeof(double), compare);
-	printf("%-14s %8d events  p50 %7.0f us  p99 %7.0f us\n", what, n, latencies[n / 2], latencies[(int) (n * 0.99)]);
-	fflush(stdout);
+	if (n < count)
+	{
+		fprintf(stderr, "%d events appended, %d followed\n", count, n);
+		exit(1);
+	}
+	printf("%.3f %.3f %.3f\n", latencies[n / 2] / 1000, latencies[(int) (n * 0.99)] / 1000, latencies[n - 1] / 1000);
 	PQfinish(reader);
 	PQfinish(sleeper);
 	free(latencies);
@@ -201,17 +207,12 @@ measure(const char *what, int count, double rate, int notify)
 int
 main(int argc, char **argv)
 {
-	double		rate = argc > 1 ? atof(argv[1]) : 500;
-	int			count = (int) (rate * (argc > 2 ? atof(argv[2]) : 6));
-	int			rounds = argc > 3 ? atoi(argv[3]) : 3;
+	double		rate = argc == 4 ? atof(argv[2]) : 0;
+	int			count = argc == 4 ? (int) (rate * atof(argv[3])) : 0;
 
 	if (count < 1 || count > MAX_EVENTS)
 		return 2;
 	events = mmap(NULL, MAX_EVENTS * sizeof(Event), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	for (int i = 0; i < rounds; i++)
-	{
-		measure("es_wait()", count, rate, 0);
-		measure("LISTEN/NOTIFY", count, rate, 1);
-	}
+	measure(count, rate, strcmp(argv[1], "notify") == 0);
 	return 0;
 }

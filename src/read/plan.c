@@ -1,0 +1,204 @@
+/*
+ * plan.c
+ *		Puts a custom scan in the place of es_read_stream() and es_read_all() in
+ *		FROM.
+ *
+ * A function scan stores all rows before it returns the first.  The custom scan
+ * (node.c) returns them as they are read: no copies, and a LIMIT ends it.  The
+ * planner is also told in which order they come.
+ *
+ * The function scan remains where the executor may have to check a row once
+ * more after a wait (UPDATE, DELETE, MERGE and SELECT FOR UPDATE keep copies of
+ * the other tables' rows), and where the function is not as the extension made
+ * it (SECURITY DEFINER, settings, a hook of a security module).
+ */
+#include "eventsrc.h"
+
+#include "access/htup_details.h"
+#include "access/sysattr.h"
+#include "access/transam.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "nodes/extensible.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/paths.h"
+#include "optimizer/plancat.h"
+#include "optimizer/planmain.h"
+#include "optimizer/prep.h"
+#include "optimizer/restrictinfo.h"
+#include "parser/parsetree.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#include "read/read.h"
+#include "store/store.h"
+
+static set_rel_pathlist_hook_type previous_pathlist_hook = NULL;
+
+static void set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte);
+static FuncExpr *reader_call(RangeTblEntry *rte, EsReader *reader);
+static bool is_plain(Oid function);
+static List *pathkeys(PlannerInfo *root, RelOptInfo *rel, EsReader reader, FuncExpr *call);
+static Plan *plan_read(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
+					   List *tlist, List *clauses, List *custom_plans);
+
+static const CustomPathMethods path_methods = {
+	.CustomName = "EventsrcRead",
+	.PlanCustomPath = plan_read
+};
+
+/*
+ * es_read_install_hooks installs the planner's hook in the postmaster.
+ */
+void
+es_read_install_hooks(void)
+{
+	previous_pathlist_hook = set_rel_pathlist_hook;
+	set_rel_pathlist_hook = set_rel_pathlist;
+	RegisterCustomScanMethods(&es_read_scan_methods);
+}
+
+/*
+ * set_rel_pathlist replaces the function scan of a function that reads.
+ */
+static void
+set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
+{
+	FuncExpr   *call;
+	EsReader	reader;
+	Path	   *scan;
+	CustomPath *path;
+
+	if (previous_pathlist_hook)
+		previous_pathlist_hook(root, rel, rti, rte);
+
+	call = reader_call(rte, &reader);
+	if (call == NULL || list_length(rel->pathlist) != 1)
+		return;
+	scan = linitial(rel->pathlist);
+	if (scan->pathtype != T_FunctionScan || get_plan_rowmark(root->rowMarks, rti) != NULL)
+		return;
+
+	/* it costs what the function scan does, but the first row comes at once */
+	path = makeNode(CustomPath);
+	path->path.pathtype = T_CustomScan;
+	path->path.parent = rel;
+	path->path.pathtarget = scan->pathtarget;
+	path->path.param_info = scan->param_info;
+	path->path.parallel_safe = scan->parallel_safe;
+	path->path.rows = scan->rows;
+	path->path.startup_cost = scan->startup_cost;
+	path->path.total_cost = scan->total_cost;
+	path->path.pathkeys = pathkeys(root, rel, reader, call);
+	path->flags = CUSTOMPATH_SUPPORT_PROJECTION;
+	path->custom_private = list_make1(call);
+	path->methods = &path_methods;
+	rel->pathlist = list_make1(path);
+}
+
+/*
+ * reader_call returns the call of the function that reads, if that is all that
+ * a range table entry is.
+ */
+static FuncExpr *
+reader_call(RangeTblEntry *rte, EsReader *reader)
+{
+	FuncExpr   *call;
+
+	if (rte->rtekind != RTE_FUNCTION || rte->funcordinality || list_length(rte->functions) != 1)
+		return NULL;
+	call = (FuncExpr *) ((RangeTblFunction *) linitial(rte->functions))->funcexpr;
+	if (!IsA(call, FuncExpr) || call->funcid < FirstNormalObjectId)
+		return NULL;
+	*reader = es_reader_of(call->funcid);
+	return *reader != ES_READS_NOTHING && is_plain(call->funcid) ? call : NULL;
+}
+
+/*
+ * is_plain tells whether nothing but the function itself happens when it is
+ * called.
+ */
+static bool
+is_plain(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	bool		plain;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	plain = !((Form_pg_proc) GETSTRUCT(tuple))->prosecdef &&
+		heap_attisnull(tuple, Anum_pg_proc_proconfig, NULL);
+	ReleaseSysCache(tuple);
+	return plain && !FmgrHookIsNeeded(function);
+}
+
+/*
+ * pathkeys tells the planner the order of the events: that of the versions or
+ * of the global positions.
+ */
+static List *
+pathkeys(PlannerInfo *root, RelOptInfo *rel, EsReader reader, FuncExpr *call)
+{
+	AttrNumber	attribute = ES_ATT_GLOBAL_POSITION;
+	bool		descending = false;
+	TypeCacheEntry *int8;
+	Var		   *var;
+
+	if (reader == ES_READS_STREAM)
+	{
+		Const	   *backward = list_length(call->args) > 4 ? list_nth(call->args, 4) : NULL;
+
+		if (backward == NULL || !IsA(backward, Const))
+			return NIL;
+		attribute = ES_ATT_VERSION;
+		descending = !backward->constisnull && DatumGetBool(backward->constvalue);
+	}
+	var = makeVar(rel->relid, attribute, INT8OID, -1, InvalidOid, 0);
+	int8 = lookup_type_cache(INT8OID, TYPECACHE_LT_OPR | TYPECACHE_GT_OPR);
+
+	return es_build_expression_pathkey(root, (Expr *) var, descending ? int8->gt_opr : int8->lt_opr,
+									   rel->relids);
+}
+
+/*
+ * plan_read makes the plan's node of the path.  It returns all columns of
+ * es_event, and the row as a whole where something asks for that.
+ */
+static Plan *
+plan_read(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
+		  List *tlist, List *clauses, List *custom_plans)
+{
+	CustomScan *scan = makeNode(CustomScan);
+	List	   *columns = build_physical_tlist(root, rel);
+	Bitmapset  *used = NULL;
+
+	clauses = extract_actual_clauses(clauses, false);
+	pull_varattnos((Node *) tlist, rel->relid, &used);
+	pull_varattnos((Node *) clauses, rel->relid, &used);
+	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &used);
+	if (bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, used))
+	{
+		Var		   *row = makeWholeRowVar(planner_rt_fetch(rel->relid, root), rel->relid, 0, false);
+
+		columns = lappend(columns, makeTargetEntry((Expr *) row, list_length(columns) + 1,
+												   NULL, false));
+	}
+
+	scan->scan.plan.targetlist = tlist;
+	scan->scan.plan.qual = clauses;
+	scan->scan.scanrelid = 0;
+	scan->flags = path->flags;
+	scan->custom_scan_tlist = columns;
+
+	/*
+	 * here the planner sees the function, its parameters and what it depends
+	 * on
+	 */
+	scan->custom_exprs = list_copy(path->custom_private);
+	scan->methods = &es_read_scan_methods;
+	return &scan->scan.plan;
+}

@@ -1,2 +1,0 @@
-\set i :i + 1
-INSERT INTO bare (aggregate_type, aggregate_id, version, event_type, data) SELECT 'Account', 'a' || :run || '-' || :i || '-' || v % 1000, v, 'Deposited', '{"amount": 10, "note": "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}'::jsonb FROM generate_series(1, 20000) v;

@@ -1,0 +1,1 @@
+CREATE UNLOGGED TABLE seen (reader int, position bigint);

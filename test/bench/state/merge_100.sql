@@ -1,0 +1,1 @@
+SELECT es_state('Bench', '100');

@@ -1,0 +1,1 @@
+SELECT bench_plpgsql_loop('100');

@@ -1,0 +1,2 @@
+CREATE EXTENSION eventsrc;
+SELECT es_create_store();
