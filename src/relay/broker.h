@@ -92,8 +92,8 @@ typedef struct EsBroker
 	bool		troubled;		/* out of reach or refusing; mends by itself */
 	bool		failed;			/* to be closed; what is unconfirmed must be
 								 * sent again */
-	bool		rewound;		/* all that was unconfirmed is undone and is to
-								 * be sent again over this connection */
+	bool		rewound;		/* all that was unconfirmed is undone and is
+								 * to be sent again over this connection */
 	bool		fenced;			/* somebody else sends in our place: the relay
 								 * must not go on by itself */
 	int64		refused;		/* no event beyond this position was refused */

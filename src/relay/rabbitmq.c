@@ -23,9 +23,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define OUT_FLUSH		(32 * 1024)	/* what is written at once, about */
-#define OUT_MOST		(512 * 1024)	/* unwritten beyond this, nothing more is
-										 * taken */
+#define OUT_FLUSH		(32 * 1024) /* what is written at once, about */
+#define OUT_MOST		(512 * 1024)	/* unwritten beyond this, nothing more
+										 * is taken */
 #define VALUE_MOST		(512 * 1024 * 1024) /* no RabbitMQ takes larger ones */
 #define ROUTES_MOST		4096	/* beyond, new routes are not awaited */
 #define GOODBYE_MS		200		/* how long the end is negotiated */
@@ -39,7 +39,8 @@ typedef struct EsRabbit
 	int			heartbeat;		/* seconds */
 	uint64		first;			/* sequence number of delivery tag 1 */
 	HTAB	   *routes;			/* hashes of topics that took an event */
-	bool		awaiting;		/* the event "awaited" is to be confirmed first */
+	bool		awaiting;		/* the event "awaited" is to be confirmed
+								 * first */
 	uint64		awaited;		/* its sequence number */
 	uint64		awaited_route;
 	bool		draining;		/* all that was sent is to be confirmed first */

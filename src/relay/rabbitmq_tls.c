@@ -269,5 +269,6 @@ note_tls_error(EsRabbitLink *link, const char *what, int reason, int saved_errno
 	ERR_clear_error();
 	if (text == NULL && reason == SSL_ERROR_SYSCALL)
 		text = saved_errno != 0 ? strerror(saved_errno) : "the broker closed the connection";
-	es_rabbitmq_link_error(link, "%s: %s", what, text != NULL ? text : "unknown TLS error");
+
+	es_rabbitmq_link_error(link, "%s: %s", what, text !=NULL ? text : "unknown TLS error");
 }

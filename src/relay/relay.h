@@ -23,8 +23,8 @@ typedef struct EsRelay
 	char	   *topic;			/* template */
 	Oid			owner;
 	int64		position;		/* everything up to here was delivered */
-	int64		epoch;			/* raised when position is set from outside;
-								 * a broker's record of a lower one is void */
+	int64		epoch;			/* raised when position is set from outside; a
+								 * broker's record of a lower one is void */
 	char	   *delivery;		/* exactly_once or at_least_once */
 	bool		paused;
 	bool		local;			/* made or resumed in this very database */

@@ -125,8 +125,16 @@ up() {
     echo "127.0.0.1:$AMQP_PORT${TLS_PORT:+ $TLS_PORT}"
 }
 
-# stop_epmd ends the port mapper, which outlives the node.
-stop_epmd() { epmd -kill >/dev/null 2>&1 || true; }
+# stop_epmd ends the port mapper, which outlives the node.  It does not end while it believes that a node
+# lives, which takes it a moment to find out after a kill.
+stop_epmd() {
+    local i
+    for ((i = 0; i < 50; i++)); do
+        epmd -kill >/dev/null 2>&1 || true
+        epmd -names >/dev/null 2>&1 || return 0
+        sleep 0.1
+    done
+}
 
 # down stops the node.
 down() {

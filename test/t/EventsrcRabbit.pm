@@ -25,6 +25,18 @@ our @EXPORT = qw(new_rabbit new_proxy);
 
 my $here = dirname(__FILE__);
 
+# those that were started, to be ended before their folders are removed
+my @nodes;
+
+END
+{
+	local ($?, $@);
+	foreach my $node (@nodes)
+	{
+		eval { $node->control('kill9') };
+	}
+}
+
 # Debian's python3 has Debian's python3-pika; another that comes first in PATH may not.
 my $python = '/usr/bin/python3';
 
@@ -41,6 +53,7 @@ sub new_rabbit
 		$ENV{RABBITMQ_CONF} = "$folder/more.conf";
 	}
 	$ENV{RABBITMQ_TLS} = $option{tls} if $option{tls};
+	push @nodes, $self;
 	$self->start;
 	delete @ENV{ 'RABBITMQ_CONF', 'RABBITMQ_TLS' };
 	return $self;
@@ -126,15 +139,6 @@ channel.queue_declare(queue, durable=True)
 channel.exchange_declare(exchange, "topic", durable=True)
 channel.queue_bind(queue, exchange, key)
 END
-	return;
-}
-
-# DESTROY sees to it that no node outlives its test.
-sub DESTROY
-{
-	my ($self) = @_;
-	local ($?, $@);
-	eval { $self->control('kill9') };
 	return;
 }
 
