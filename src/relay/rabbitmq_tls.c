@@ -264,11 +264,10 @@ static void
 note_tls_error(EsRabbitLink *link, const char *what, int reason, int saved_errno)
 {
 	unsigned long code = ERR_peek_last_error();
-	const char *text = code != 0 ? ERR_reason_error_string(code) : NULL;
+	const char *explained = code != 0 ? ERR_reason_error_string(code) : NULL;
 
 	ERR_clear_error();
-	if (text == NULL && reason == SSL_ERROR_SYSCALL)
-		text = saved_errno != 0 ? strerror(saved_errno) : "the broker closed the connection";
-
-	es_rabbitmq_link_error(link, "%s: %s", what, text !=NULL ? text : "unknown TLS error");
+	if (explained == NULL && reason == SSL_ERROR_SYSCALL)
+		explained = saved_errno != 0 ? strerror(saved_errno) : "the broker closed the connection";
+	es_rabbitmq_link_error(link, "%s: %s", what, explained != NULL ? explained : "unknown TLS error");
 }
