@@ -58,7 +58,7 @@ static const Option known[] =
 	{"declare", OPTION_CHOICE, ON_SERVER, "none", 0, 0, "none, exchange, queues"},
 	{"queues", OPTION_QUEUES, ON_SERVER},
 	{"queue_type", OPTION_CHOICE, ON_SERVER, "quorum", 0, 0, "classic, quorum, stream"},
-	{"window", OPTION_NUMBER, ON_SERVER, "4096", 1, ES_WINDOW_EVENTS},
+	{"window", OPTION_NUMBER, ON_SERVER, "1000", 1, ES_WINDOW_EVENTS},
 	{"heartbeat", OPTION_NUMBER, ON_SERVER, "10", 1, 600},
 	{"connect_timeout", OPTION_NUMBER, ON_SERVER, "5", 1, 60},
 	{"tls", OPTION_BOOLEAN, ON_SERVER, "off"},
