@@ -30,7 +30,7 @@ PG_CPPFLAGS = -Isrc $(if $(STOP_POINTS),-DES_STOP_POINTS)
 # Warnings are errors with WERROR=1 (CI); the three exceptions are the server headers' own noise.
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
 	-Wno-cast-function-type -Wno-declaration-after-statement $(if $(WERROR),-Werror)
-SHLIB_LINK = -lrdkafka
+SHLIB_LINK = -lrdkafka -lrabbitmq -lssl -lcrypto
 
 REGRESS = $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
 REGRESS_OPTS = --inputdir=test --load-extension=eventsrc

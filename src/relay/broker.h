@@ -86,6 +86,8 @@ typedef struct EsBroker
 	const EsBrokerType *type;
 	EsWindow   *window;			/* what was sent and is not confirmed */
 	pgsocket	wake;			/* readable when poll() has something to do */
+	bool		wake_on_write;	/* the same when it takes more to write */
+	int			wake_ms;		/* poll at least so often; 0: no need */
 	bool		busy;			/* send() takes nothing until poll() clears
 								 * this */
 	bool		troubled;		/* out of reach or refusing; mends by itself */
@@ -175,5 +177,6 @@ extern void es_broker_error(EsBroker *broker, const char *format,...) pg_attribu
 extern void es_broker_reject(EsBroker *broker, int64 position, const char *format,...) pg_attribute_printf(3, 4);
 
 extern const EsBrokerType es_kafka_broker;
+extern const EsBrokerType es_rabbitmq_broker;
 
 #endif							/* EVENTSRC_BROKER_H */

@@ -18,7 +18,7 @@
 /* longer names are not compared */
 #define LONGEST_NAME	255
 
-static const EsBrokerType *const broker_types[] = {&es_kafka_broker};
+static const EsBrokerType *const broker_types[] = {&es_kafka_broker, &es_rabbitmq_broker};
 
 PG_FUNCTION_INFO_V1(es_server_options_validator);
 
@@ -93,7 +93,10 @@ check_user_mapping(List *options)
 	{
 		DefElem    *option = lfirst_node(DefElem, cell);
 
-		es_kafka_broker.check_option(option->defname, defGetString(option), false);
+		if (es_rabbitmq_claims_option(option->defname))
+			es_rabbitmq_broker.check_option(option->defname, defGetString(option), false);
+		else
+			es_kafka_broker.check_option(option->defname, defGetString(option), false);
 	}
 }
 

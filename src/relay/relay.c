@@ -581,7 +581,13 @@ wait_on_latch(pgsocket wake, long timeout_ms, uint32 wait_event)
 	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
 
 	if (wake != PGINVALID_SOCKET)
+	{
 		events |= WL_SOCKET_READABLE;
+		if (run.broker->wake_on_write)
+			events |= WL_SOCKET_WRITEABLE;
+		if (run.broker->wake_ms > 0)
+			timeout_ms = Min(timeout_ms, run.broker->wake_ms);
+	}
 	(void) WaitLatchOrSocket(MyLatch, events, wake, timeout_ms, wait_event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();

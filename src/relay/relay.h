@@ -140,4 +140,7 @@ extern void es_kafka_topic_end(StringInfo buffer, int begin);
 extern void es_kafka_check_option(const char *name, const char *value, bool on_server);
 extern void es_kafka_check_server(List *options);
 
+/* rabbitmq_options.c */
+extern bool es_rabbitmq_claims_option(const char *name);
+
 #endif							/* EVENTSRC_RELAY_H */

@@ -79,11 +79,12 @@ need_packages() {
 
 # need_build_packages, need_test_packages and need_java install for one purpose each.
 need_build_packages() {
-    need_packages gcc make libc6-dev "postgresql-$ES_VERSION" "postgresql-server-dev-$ES_VERSION" librdkafka-dev
+    need_packages gcc make libc6-dev "postgresql-$ES_VERSION" "postgresql-server-dev-$ES_VERSION" librdkafka-dev \
+        librabbitmq-dev libssl-dev
 }
 need_test_packages() {
     need_packages gcc make libc6-dev "postgresql-$ES_VERSION" "postgresql-server-dev-$ES_VERSION" librdkafka-dev \
-        "postgresql-$ES_VERSION-pgtap" perl libipc-run-perl kcat json-schema-test-suite
+        librabbitmq-dev libssl-dev "postgresql-$ES_VERSION-pgtap" perl libipc-run-perl kcat json-schema-test-suite
 }
 need_java() { command -v java >/dev/null || need_packages default-jre-headless; }
 

@@ -10,7 +10,10 @@ tally=${ES_TALLY:-}
 "$ES_ROOT/test/setup/install.sh" test-tools
 SUITES=${SUITES:-regress isolation pgtap tap broker}
 case $SUITES in
-    *broker*) "$ES_ROOT/test/setup/install.sh" kafka || say "no Apache Kafka: the tests that need it will fail" ;;
+    *broker*)
+        "$ES_ROOT/test/setup/install.sh" kafka || say "no Apache Kafka: the tests that need it will fail"
+        "$ES_ROOT/test/setup/install.sh" rabbitmq || say "no RabbitMQ: the tests that need it will fail"
+        ;;
 esac
 export STOP_POINTS=${STOP_POINTS-1}
 # shellcheck disable=SC2086  # words
