@@ -426,6 +426,7 @@ load(StoreEntry *entry, LOCKMODE lockmode)
 		MemoryContextSetParent(entry->context, TopTransactionContext);
 	entry->context = AllocSetContextCreate(CacheMemoryContext, "eventsrc store",
 										   ALLOCSET_SMALL_SIZES);
+	store->npartitions = 0;
 
 	store->schema = schema;
 	store->events = relid;
@@ -483,6 +484,8 @@ lookup(const char *name, LOCKMODE lockmode)
 		entry->positions_checked = false;
 	}
 
+	/* locking a table that the transaction has locked before brings no news */
+	AcceptInvalidationMessages();
 	if (entry->store.valid && lockmode != NoLock)
 		LockRelationOid(entry->store.events, lockmode);
 	for (int tries = 0; !entry->store.valid; tries++)
@@ -524,6 +527,19 @@ es_store_open(const char *name, LOCKMODE lockmode)
 	if (acl != ACLCHECK_OK)
 		aclcheck_error(acl, OBJECT_SCHEMA, name);
 	return store;
+}
+
+/*
+ * es_store_refresh brings an open store up to date with what was committed until
+ * now: events that the caller is to see may lie in partitions made since it was
+ * opened.  Invalidates pointers to its partitions.
+ */
+void
+es_store_refresh(EsStore *store)
+{
+	AcceptInvalidationMessages();
+	if (!store->valid)
+		(void) lookup(NameStr(store->name), AccessShareLock);
 }
 
 /*
