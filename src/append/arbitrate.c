@@ -253,7 +253,10 @@ es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
 	EsStreamHead known;
 	bool		is_known;
 
-	/* while we waited for the lock, others may have made partitions and used them */
+	/*
+	 * while we waited for the lock, others may have made partitions and used
+	 * them
+	 */
 	es_store_refresh(store);
 	current = es_store_find_partition(store, now);
 	is_known = es_head_take(store, aggregate_type, aggregate_id, hash, &known);
