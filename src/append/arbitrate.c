@@ -204,12 +204,20 @@ void
 es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
 			   uint64 hash, int64 expected, TimestampTz now, EsStreamHead *head)
 {
-	int			current = es_store_find_partition(store, now);
+	int			current;
 	int64		hint = expected;
 	int			first;
 	int			last;
 	EsStreamHead known;
-	bool		is_known = es_head_take(store, aggregate_type, aggregate_id, hash, &known);
+	bool		is_known;
+
+	/*
+	 * while we waited for the lock, others may have made partitions and used
+	 * them
+	 */
+	es_store_refresh(store);
+	current = es_store_find_partition(store, now);
+	is_known = es_head_take(store, aggregate_type, aggregate_id, hash, &known);
 
 	head->hash = hash;
 	head->version = 0;

@@ -207,6 +207,8 @@ begin_all(EsRead *read, FunctionCallInfo fcinfo)
 	read->safe = es_position_readable();
 	read->owner = CurrentResourceOwner;
 	read->snapshot = RegisterSnapshotOnOwner(GetLatestSnapshot(), read->owner);
+	/* and last the partitions, some of which may be that new */
+	es_store_refresh(store);
 	return store;
 }
 

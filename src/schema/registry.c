@@ -239,8 +239,9 @@ load(EsRegistry *registry, EsStore *store)
 	registry->versions = palloc(8 * sizeof(EsTypeVersion));
 	registry->upcasters = palloc(8 * sizeof(EsUpcaster));
 
+	/* GetLatestSnapshot() is refused while parallel workers run */
 	before = invalidations;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	snapshot = RegisterSnapshot(GetCatalogSnapshot(store->settings));
 	for (int i = 0; i < lengthof(registry->tables); i++)
 		read_table(registry, i, snapshot);
 	UnregisterSnapshot(snapshot);

@@ -300,6 +300,8 @@ lookup(const char *name, LOCKMODE lockmode)
 	if (!found)
 		MemSet((char *) entry + NAMEDATALEN, 0, sizeof(StoreEntry) - NAMEDATALEN);
 
+	/* locking a table that the transaction has locked before brings no news */
+	AcceptInvalidationMessages();
 	if (entry->store.valid && lockmode != NoLock)
 		LockRelationOid(entry->store.events, lockmode);
 	for (int tries = 0; !entry->store.valid; tries++)
@@ -341,6 +343,19 @@ es_store_open(const char *name, LOCKMODE lockmode)
 	if (acl != ACLCHECK_OK)
 		aclcheck_error(acl, OBJECT_SCHEMA, name);
 	return store;
+}
+
+/*
+ * es_store_refresh brings an open store up to date with what was committed until
+ * now: events that the caller is to see may lie in partitions made since it was
+ * opened.  Invalidates pointers to its partitions.
+ */
+void
+es_store_refresh(EsStore *store)
+{
+	AcceptInvalidationMessages();
+	if (!store->valid)
+		(void) lookup(NameStr(store->name), AccessShareLock);
 }
 
 /*

@@ -87,6 +87,7 @@ typedef struct EsStore
  * until the end of the transaction.  Errors: ERRCODE_ES_UNKNOWN_STORE.
  */
 extern EsStore *es_store_open(const char *name, LOCKMODE lockmode);
+extern void es_store_refresh(EsStore *store);
 extern const char *es_store_name_arg(FunctionCallInfo fcinfo, int argno);
 
 /* es_store_check_acl raises 42501 unless the current user has mode on events. */

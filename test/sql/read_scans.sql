@@ -164,6 +164,15 @@ SELECT count(*) FROM (SELECT DISTINCT * FROM es_read_stream('Order', '1')) e;
 SELECT version, x ->> 'version' AS same FROM (SELECT e.version, to_jsonb(e) x FROM (SELECT * FROM es_read_stream('Order', '1') OFFSET 0) e ORDER BY e.data, e.version DESC LIMIT 1) y;
 DROP TABLE copied;
 
+-- beside parallel workers, in a session that knows nothing of the store yet
+\c -
+SET eventsrc.store = 'regress_scan';
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+EXPLAIN (COSTS OFF) SELECT count(es_state(aggregate_type, aggregate_id)) > 0 AS read FROM regress_scan.streams;
+SELECT count(es_state(aggregate_type, aggregate_id)) > 0 AS read FROM regress_scan.streams;
+
 DROP VIEW regress_scan.orders;
 SELECT es_drop_store('regress_scan', 'regress_scan');
 DROP ROLE regress_scan_reader;
