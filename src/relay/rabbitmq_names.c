@@ -40,7 +40,7 @@ es_rabbitmq_check_topic(const char *template)
 	parsed = es_template_parse(template);
 	for (int i = 0; i < parsed->nparts; i++)
 	{
-		for (const char *p = parsed->parts[i].text; p < parsed->parts[i].text + parsed->parts[i].length; p++)
+		for (const char *p = parsed->parts[i].text; p < parsed->parts[i].text +parsed->parts[i].length; p++)
 		{
 			if ((unsigned char) *p < 0x20 || *p == 0x7f)
 				refuse_topic(template, "Control characters cannot stand in a name.");
