@@ -193,12 +193,30 @@ probe(EsStore *store, int partition, text *aggregate_type, text *aggregate_id,
 }
 
 /*
+ * raise_lost raises VE011 for a stream whose last events are in a partition that
+ * was detached: nobody knows its version.
+ */
+static void
+raise_lost(EsStore *store, text *aggregate_type, text *aggregate_id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_ES_STORE_DAMAGED),
+			 errmsg("the version of stream %s %s of store \"%s\" is not known",
+					text_to_cstring(aggregate_type), text_to_cstring(aggregate_id),
+					NameStr(store->name)),
+			 errdetail("Its last events are in a partition of events that was detached or dropped."),
+			 errhint("Attach the partition again, or begin another stream."),
+			 err_generic_string(PG_DIAG_SCHEMA_NAME, NameStr(store->name)),
+			 err_generic_string(PG_DIAG_TABLE_NAME, "events")));
+}
+
+/*
  * es_stream_head finds where a stream stands; the caller holds its lock.
  * expected (ES_EXPECT_ANY if nothing is) only makes the probe shorter: an index
  * scan reads all that matches on a page, and that is all of a short stream.  The
  * partition of the present moment is tried first, unless it is remembered where
- * the stream stands there; the row in "streams" is read only if the stream has no event there, or if a later partition has events
- * (the clock was set back).
+ * the stream stands there; the row in "streams" is read only if the stream has
+ * no event there, or if a later partition has events (the clock was set back).
  */
 void
 es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
@@ -210,6 +228,7 @@ es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
 	int			last;
 	EsStreamHead known;
 	bool		is_known;
+	bool		lost;
 
 	/*
 	 * while we waited for the lock, others may have made partitions and used
@@ -257,9 +276,11 @@ es_stream_head(EsStore *store, text *aggregate_type, text *aggregate_id,
 	}
 
 	head->has_row = es_stream_extent(store, aggregate_type, aggregate_id, SnapshotSelf,
-									 &first, &last, &head->row);
+									 &first, &last, &head->row, &lost);
 	if (!head->has_row)
 		return;
+	if (lost)
+		raise_lost(store, aggregate_type, aggregate_id);
 	for (int i = last; i >= first; i--)
 	{
 		if (i != current && probe(store, i, aggregate_type, aggregate_id, 0, head))

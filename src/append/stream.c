@@ -111,7 +111,7 @@ es_stream_record(EsStore *store, text *aggregate_type, text *aggregate_id, bool 
 	int			first;
 	int			last;
 	bool		found = !begins &&
-		es_stream_extent(store, aggregate_type, aggregate_id, SnapshotSelf, &first, &last, &row);
+		es_stream_extent(store, aggregate_type, aggregate_id, SnapshotSelf, &first, &last, &row, NULL);
 
 	/* the row may come from this very command */
 	if (found)
@@ -138,7 +138,7 @@ es_stream_is_closed(EsStore *store, text *aggregate_type, text *aggregate_id)
 	bool		isnull;
 	bool		closed = false;
 
-	if (es_stream_extent(store, aggregate_type, aggregate_id, SnapshotSelf, &first, &last, &row) &&
+	if (es_stream_extent(store, aggregate_type, aggregate_id, SnapshotSelf, &first, &last, &row, NULL) &&
 		table_tuple_fetch_row_version(rel, &row, SnapshotSelf, slot))
 		closed = DatumGetBool(slot_getattr(slot, ATT_CLOSED, &isnull)) && !isnull;
 	ExecDropSingleTupleTableSlot(slot);
@@ -158,7 +158,7 @@ es_stream_close(EsStore *store, text *aggregate_type, text *aggregate_id)
 	int			first;
 	int			last;
 
-	if (!es_stream_extent(store, aggregate_type, aggregate_id, SnapshotSelf, &first, &last, &row))
+	if (!es_stream_extent(store, aggregate_type, aggregate_id, SnapshotSelf, &first, &last, &row, NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_STORE_DAMAGED),
 				 errmsg("store \"%s\" is not as eventsrc made it", NameStr(store->name)),

@@ -18,11 +18,12 @@
 /*
  * es_stream_extent finds the partitions (indexes into store->partitions) that
  * hold a stream's events, as the snapshot sees its row in "streams"; false if
- * it has none.  row, if not NULL, receives the row's place for an update.
+ * it has none.  row, if not NULL, receives the row's place for an update; lost,
+ * if not NULL, whether the partition of the last events is not there.
  */
 bool
 es_stream_extent(EsStore *store, text *aggregate_type, text *aggregate_id,
-				 Snapshot snapshot, int *first, int *last, ItemPointer row)
+				 Snapshot snapshot, int *first, int *last, ItemPointer row, bool *lost)
 {
 	Relation	rel = table_open(store->streams, AccessShareLock);
 	Relation	index = index_open(store->streams_index, AccessShareLock);
@@ -53,6 +54,8 @@ es_stream_extent(EsStore *store, text *aggregate_type, text *aggregate_id,
 		*last = store->npartitions - 1;
 		while (*last >= 0 && store->partitions[*last].lower > high)
 			(*last)--;
+		if (lost)
+			*lost = (*last < 0 || store->partitions[*last].upper <= high);
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);

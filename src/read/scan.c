@@ -233,7 +233,7 @@ es_scan_stream(EsStore *store, text *aggregate_type, text *aggregate_id,
 			first = last = latest;
 		else
 			(void) es_stream_extent(store, aggregate_type, aggregate_id, snapshot,
-									&first, &last, NULL);
+									&first, &last, NULL, NULL);
 	}
 	scan = new_scan(store, first, last, direction, snapshot);
 	scan->latest_only = (latest >= 0);
@@ -446,7 +446,7 @@ look_further(EsScan *scan)
 	scan->latest_only = false;
 	(void) es_stream_extent(scan->store, DatumGetTextPP(scan->keys[0].sk_argument),
 							DatumGetTextPP(scan->keys[1].sk_argument), scan->snapshot,
-							&first, &last, NULL);
+							&first, &last, NULL, NULL);
 	if (ScanDirectionIsBackward(scan->direction))
 	{
 		while (last >= first && scan->store->partitions[last].lower >= latest)

@@ -50,7 +50,7 @@ extern EsScan *es_scan_stream_in(EsStore *store, int partition, text *aggregate_
 
 /* the partitions (indexes into the store's) that hold a stream's events */
 extern bool es_stream_extent(EsStore *store, text *aggregate_type, text *aggregate_id,
-							 Snapshot snapshot, int *first, int *last, ItemPointer row);
+							 Snapshot snapshot, int *first, int *last, ItemPointer row, bool *lost);
 
 /* whether another snapshot sees the row that was returned last (stream order) */
 extern bool es_scan_visible(EsScan *scan, TupleTableSlot *slot, Snapshot snapshot);

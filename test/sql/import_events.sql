@@ -218,6 +218,18 @@ EXECUTE import($$ SELECT 'Role' AS aggregate_type, '3' AS aggregate_id, 'A' AS e
 RESET ROLE;
 SELECT aggregate_id, version, user_id LIKE 'regress%' AS own, recorded_at < '2001-01-01' AS old FROM regress_import.events WHERE aggregate_type = 'Role' ORDER BY 1, 2;
 
+-- a stream whose last month was detached has no known version
+ALTER TABLE regress_import.events DISABLE ROW LEVEL SECURITY;
+EXECUTE import($$ SELECT 'Gone' AS aggregate_type, '1' AS aggregate_id, 'A' AS event_type, timestamptz '2001-05-01Z' AS recorded_at $$);
+SET eventsrc.allow_unsafe_ddl = on;
+ALTER TABLE regress_import.events DETACH PARTITION regress_import.events_2001_05;
+RESET eventsrc.allow_unsafe_ddl;
+SELECT version FROM es_append('Gone', '1', 'A');
+SELECT version FROM es_append('Gone', '1', 'A', expected_version => 0);
+INSERT INTO regress_import.events (aggregate_type, aggregate_id, event_type, data) VALUES ('Gone', '1', 'A', '{}');
+ALTER TABLE regress_import.events ATTACH PARTITION regress_import.events_2001_05 FOR VALUES FROM ('2001-05-01Z') TO ('2001-06-01Z');
+SELECT version FROM es_append('Gone', '1', 'A');
+
 SELECT es_revoke('regress_import_writer', 'writer'), es_revoke('regress_import_reader', 'reader');
 DROP TABLE source, many, seen;
 DROP FUNCTION see(), stamp();
