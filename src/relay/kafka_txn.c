@@ -23,9 +23,6 @@
 /* a batch that has so many events takes no more while another commits */
 #define BATCH_EVENTS	(ES_WINDOW_EVENTS / 2)
 
-/* positions that were passed over without any event are recorded this seldom */
-#define QUIET_POSITIONS	10000
-
 /* a start that takes longer is reported */
 #define SLOW_START_MS	10000
 
@@ -47,16 +44,6 @@ static bool start_clients(EsKafkaTxn *kafka, List *options, const EsSender *send
 static rd_kafka_t * start_client(EsKafkaTxn *kafka, rd_kafka_type_t kind, rd_kafka_conf_t *conf,
 								 char *error, size_t error_size);
 static void free_clients(EsKafkaTxn *kafka);
-static bool begin(EsKafkaTxn *kafka, EsKafkaTurn *turn);
-static void submit(EsKafkaTxn *kafka);
-static void take_result(EsKafkaTxn *kafka);
-static void take_start(EsKafkaTxn *kafka, EsKafkaResult result);
-static void take_commit(EsKafkaTxn *kafka, EsKafkaResult result);
-static void take_abort(EsKafkaTxn *kafka, EsKafkaResult result);
-static void take_failures(EsKafkaTxn *kafka);
-static void undo(EsKafkaTxn *kafka);
-static void fail(EsKafkaTxn *kafka, rd_kafka_t * producer, rd_kafka_error_t *problem);
-static void lose(EsKafkaTxn *kafka, const char *reason, bool fenced);
 static void take_notes(EsKafkaTxn *kafka);
 
 static const EsBrokerType txn_broker = {
@@ -97,9 +84,6 @@ static const char *const reader_properties[][2] = {
 	{"socket.nagle.disable", "true"},
 	{"ssl.endpoint.identification.algorithm", "https"},
 };
-
-/* whether this process was fenced, by whomever; it outlives a connection */
-static bool was_fenced = false;
 
 /*
  * es_kafka_txn_open starts the producers and the thread, which connects and
@@ -181,7 +165,7 @@ txn_send(EsBroker *broker, const EsMessage *message)
 	rd_kafka_resp_err_t code;
 
 	if (kafka->finished)
-		take_result(kafka);
+		es_kafka_txn_take_result(kafka);
 	if (kafka->flushed)
 		broker->busy = false;
 	if (broker->failed)
@@ -189,7 +173,7 @@ txn_send(EsBroker *broker, const EsMessage *message)
 	turn = &kafka->turns[kafka->filling];
 	if (kafka->aborting || broker->rewound || kafka->cut || broker->busy || turn->count >= BATCH_EVENTS)
 		return ES_SEND_FULL;
-	if (!turn->begun && !begin(kafka, turn))
+	if (!turn->begun && !es_kafka_txn_begin(kafka, turn))
 		return broker->failed ? ES_SEND_FAILED : ES_SEND_FULL;
 
 	error = es_kafka_produce(turn->producer, message, broker->window->next);
@@ -227,7 +211,7 @@ txn_send(EsBroker *broker, const EsMessage *message)
 						 message->topic, rd_kafka_err2str(code));
 		return ES_SEND_FAILED;
 	}
-	fail(kafka, turn->producer, error);
+	es_kafka_txn_fail(kafka, turn->producer, error);
 	return broker->failed ? ES_SEND_FAILED : ES_SEND_FULL;
 }
 
@@ -241,7 +225,7 @@ txn_end_batch(EsBroker *broker, int64 position)
 
 	kafka->scanned = position;
 	kafka->ended = true;
-	submit(kafka);
+	es_kafka_txn_submit(kafka);
 }
 
 /*
@@ -257,7 +241,7 @@ txn_poll(EsBroker *broker)
 		(void) rd_kafka_poll(kafka->turns[i].producer, 0);
 	(void) rd_kafka_poll(kafka->reader, 0);
 	take_notes(kafka);
-	take_result(kafka);
+	es_kafka_txn_take_result(kafka);
 	if (kafka->flushed)
 		broker->busy = false;
 }
@@ -278,9 +262,9 @@ txn_flush(EsBroker *broker, int timeout_ms)
 
 		if (left <= 0)
 			break;
-		submit(kafka);
+		es_kafka_txn_submit(kafka);
 		if (es_kafka_thread_wait(kafka, (int) left))
-			take_result(kafka);
+			es_kafka_txn_take_result(kafka);
 	}
 }
 
@@ -315,8 +299,8 @@ txn_close(EsBroker *broker)
 		(kafka->turns[0].begun || kafka->turns[1].begun))
 	{
 		if (es_kafka_thread_wait(kafka, LEAVE_MS))
-			take_result(kafka);
-		undo(kafka);
+			es_kafka_txn_take_result(kafka);
+		es_kafka_txn_undo(kafka);
 		if (kafka->aborting)
 			(void) es_kafka_thread_wait(kafka, LEAVE_MS);
 	}
@@ -338,7 +322,7 @@ name_things(EsKafkaTxn *kafka, const EsSender *sender)
 	kafka->start_position = sender->position;
 	kafka->timeline = sender->timeline;
 	kafka->writer = writer_id();
-	kafka->was_fenced = was_fenced;
+	kafka->was_fenced = es_kafka_txn_was_fenced();
 }
 
 /*
@@ -432,254 +416,6 @@ free_clients(EsKafkaTxn *kafka)
 	pthread_cond_destroy(&kafka->done);
 	pthread_mutex_destroy(&kafka->lock);
 	pfree(kafka);
-}
-
-/*
- * begin begins a turn's transaction; false if that fails.
- */
-static bool
-begin(EsKafkaTxn *kafka, EsKafkaTurn *turn)
-{
-	rd_kafka_error_t *error = rd_kafka_begin_transaction(turn->producer);
-
-	if (error != NULL)
-	{
-		fail(kafka, turn->producer, error);
-		return false;
-	}
-	turn->begun = true;
-	turn->count = 0;
-	return true;
-}
-
-/*
- * submit has the filled transaction committed, if it is worth it and none is
- * being committed, and lets the other producer take what follows.
- */
-static void
-submit(EsKafkaTxn *kafka)
-{
-	EsBroker   *broker = &kafka->base;
-	EsKafkaTurn *turn = &kafka->turns[kafka->filling];
-	EsKafkaRecord record = {0};
-	rd_kafka_error_t *error;
-
-	if (!kafka->started || kafka->aborting || broker->failed || broker->rewound ||
-		!es_kafka_thread_is_idle(kafka))
-		return;
-	if (turn->count == 0)
-	{
-		if (kafka->scanned < kafka->recorded + QUIET_POSITIONS ||
-			(!turn->begun && !begin(kafka, turn)))
-			return;
-		turn->progress = kafka->turns[1 - kafka->filling].progress;
-		turn->progress.position = kafka->scanned;
-	}
-
-	turn->progress.epoch = kafka->epoch;
-	record.progress = turn->progress;
-	record.timeline = kafka->timeline;
-	record.writer = kafka->writer;
-	error = es_kafka_produce_record(turn->producer, kafka->topic, kafka->key, &record);
-	if (error != NULL)
-	{
-		fail(kafka, turn->producer, error);
-		return;
-	}
-	kafka->cut = false;
-	broker->busy = true;
-	es_kafka_thread_ask(kafka, ES_JOB_COMMIT, kafka->filling);
-	kafka->filling = 1 - kafka->filling;
-}
-
-/*
- * take_result acts on what became of the thread's job, if it is done.
- */
-static void
-take_result(EsKafkaTxn *kafka)
-{
-	EsKafkaResult result;
-	EsKafkaJob	job;
-
-	pthread_mutex_lock(&kafka->lock);
-	if (!kafka->finished)
-	{
-		pthread_mutex_unlock(&kafka->lock);
-		return;
-	}
-	kafka->finished = false;
-	result = kafka->result;
-	job = kafka->job;
-	pthread_mutex_unlock(&kafka->lock);
-
-	if (result == ES_KAFKA_SUPERSEDED)
-		kafka->base.fenced = true;
-	if (result == ES_KAFKA_SUPERSEDED || result == ES_KAFKA_FENCED || result == ES_KAFKA_FAILED)
-		lose(kafka, kafka->result_text, result == ES_KAFKA_FENCED);
-	else if (job == ES_JOB_START)
-		take_start(kafka, result);
-	else if (job == ES_JOB_COMMIT)
-		take_commit(kafka, result);
-	else if (job == ES_JOB_ABORT)
-		take_abort(kafka, result);
-}
-
-/*
- * take_start goes on after the start.
- */
-static void
-take_start(EsKafkaTxn *kafka, EsKafkaResult result)
-{
-	if (result == ES_KAFKA_OK || result == ES_KAFKA_NOTHING)
-	{
-		kafka->started = true;
-		kafka->found = result == ES_KAFKA_OK;
-		kafka->base.troubled = false;
-		kafka->turns[0].progress = kafka->turns[1].progress = kafka->record.progress;
-		kafka->recorded = kafka->scanned = kafka->record.progress.position;
-	}
-	else
-		lose(kafka, kafka->result_text, false);
-}
-
-/*
- * take_commit confirms what is committed, or gives it up.
- */
-static void
-take_commit(EsKafkaTxn *kafka, EsKafkaResult result)
-{
-	EsKafkaTurn *turn = &kafka->turns[kafka->job_turn];
-
-	if (result != ES_KAFKA_OK)
-	{
-		take_failures(kafka);
-		if (!kafka->base.failed)
-			undo(kafka);
-		return;
-	}
-	turn->begun = false;
-	kafka->base.busy = false;
-	if (turn->count > 0)
-		es_window_confirm_through(kafka->base.window, turn->last_sequence);
-	turn->count = 0;
-	kafka->recorded = turn->progress.position;
-	kafka->base.troubled = false;
-
-	/* in the middle of a page the batch goes on growing */
-	if (kafka->ended)
-		submit(kafka);
-}
-
-/*
- * take_abort begins anew after what is confirmed.
- */
-static void
-take_abort(EsKafkaTxn *kafka, EsKafkaResult result)
-{
-	kafka->aborting = kafka->cut = kafka->base.busy = false;
-	if (result != ES_KAFKA_OK)
-	{
-		kafka->base.failed = true;
-		return;
-	}
-	for (int i = 0; i < ES_KAFKA_TURNS; i++)
-	{
-		kafka->turns[i].begun = false;
-		kafka->turns[i].count = 0;
-	}
-	pthread_mutex_lock(&kafka->lock);
-	kafka->failures = 0;
-	kafka->failed_sequence = 0;
-	pthread_mutex_unlock(&kafka->lock);
-	kafka->base.rewound = true;
-}
-
-/*
- * take_failures says why a transaction cannot be committed.  If Kafka refuses
- * an event itself, though not alone, those up to it will go one by one.
- */
-static void
-take_failures(EsKafkaTxn *kafka)
-{
-	EsBroker   *broker = &kafka->base;
-	rd_kafka_resp_err_t failure;
-	int64		position;
-	uint64		failures;
-
-	pthread_mutex_lock(&kafka->lock);
-	failures = kafka->failures;
-	failure = kafka->failure;
-	position = es_window_position(broker->window, kafka->failed_sequence);
-	pthread_mutex_unlock(&kafka->lock);
-
-	if (failures == 0)
-		es_broker_error(broker, "%s", kafka->result_text);
-	else if (es_kafka_is_final(failure) && es_window_pending(broker->window) == 1)
-		es_broker_reject(broker, position, "topic \"%s\": %s",
-						 kafka->failed_topic, rd_kafka_err2str(failure));
-	else
-	{
-		es_broker_error(broker,
-						"event at position " INT64_FORMAT ", or one of its batch, was not accepted by topic \"%s\": %s",
-						position, kafka->failed_topic, rd_kafka_err2str(failure));
-		if (es_kafka_is_final(failure))
-			broker->refused = Max(broker->refused, position);
-	}
-}
-
-/*
- * undo has all open transactions aborted.
- */
-static void
-undo(EsKafkaTxn *kafka)
-{
-	if (kafka->aborting || !es_kafka_thread_is_idle(kafka))
-		return;
-	kafka->aborting = true;
-	es_kafka_thread_ask(kafka, ES_JOB_ABORT, 0);
-}
-
-/*
- * fail acts on an error of something that does not wait: all that is open is
- * aborted, or the producers are given up.
- */
-static void
-fail(EsKafkaTxn *kafka, rd_kafka_t * producer, rd_kafka_error_t *problem)
-{
-	bool		fatal = rd_kafka_error_is_fatal(problem) ||
-		rd_kafka_fatal_error(producer, NULL, 0) != RD_KAFKA_RESP_ERR_NO_ERROR;
-	bool		fenced = rd_kafka_fatal_error(producer, NULL, 0) == RD_KAFKA_RESP_ERR__FENCED;
-	char text[	ES_BROKER_TEXT];
-
-	snprintf(text, sizeof(text), "%s", rd_kafka_error_string(problem));
-	rd_kafka_error_destroy(problem);
-
-	/* a commit under way must be known to have failed before all is undone */
-	if (fatal || !es_kafka_thread_is_idle(kafka))
-		lose(kafka, text, fenced);
-	else
-	{
-		pthread_mutex_lock(&kafka->lock);
-		snprintf(kafka->result_text, sizeof(kafka->result_text), "%s", text);
-		pthread_mutex_unlock(&kafka->lock);
-		take_failures(kafka);
-		undo(kafka);
-	}
-}
-
-/*
- * lose gives the producers up.  If they were fenced, the next start finds out
- * by whom: a transaction that lasted too long has the same effect as another
- * sender.
- */
-static void
-lose(EsKafkaTxn *kafka, const char *reason, bool fenced)
-{
-	EsBroker   *broker = &kafka->base;
-
-	es_broker_error(broker, "%s", reason[0] != '\0' ? reason : "the connection was given up");
-	was_fenced |= fenced;
-	broker->failed = true;
 }
 
 /*

@@ -90,6 +90,14 @@ typedef struct EsKafkaTxn
 	EsKafkaLogLine log[ES_KAFKA_LOG_LINES];
 } EsKafkaTxn;
 
+/* kafka_commit.c */
+extern bool es_kafka_txn_was_fenced(void);
+extern bool es_kafka_txn_begin(EsKafkaTxn *kafka, EsKafkaTurn *turn);
+extern void es_kafka_txn_submit(EsKafkaTxn *kafka);
+extern void es_kafka_txn_take_result(EsKafkaTxn *kafka);
+extern void es_kafka_txn_undo(EsKafkaTxn *kafka);
+extern void es_kafka_txn_fail(EsKafkaTxn *kafka, rd_kafka_t * producer, rd_kafka_error_t *problem);
+
 /* kafka_thread.c: called by the relay's thread */
 extern bool es_kafka_thread_start(EsKafkaTxn *kafka);
 extern void es_kafka_thread_ask(EsKafkaTxn *kafka, EsKafkaJob job, int turn);

@@ -16,11 +16,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
-#include "pgstat.h"
-#include "postmaster/interrupt.h"
-#include "storage/condition_variable.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -31,11 +27,6 @@
 #include "utils/timestamp.h"
 #include "worker/worker.h"
 
-#define PAUSE_FIRST_MS	1000
-#define PAUSE_LAST_MS	30000
-#define IDLE_MS			5000	/* how often an idle relay looks around */
-#define BUSY_MS			1000	/* the same while confirmations are awaited */
-#define PROBE_MS		3000	/* how often a broker in trouble is asked */
 #define SAVE_MS			200		/* how often a busy relay stores its position */
 #define STALL_MS		10000	/* without any confirmation, something is
 								 * wrong */
@@ -45,30 +36,18 @@
 
 static EsRun run;
 
-/* what the worker waits for, as pg_stat_activity shows it */
-static uint32 wait_idle;
-static uint32 wait_broker;
-static uint32 wait_retry;
-
 PGDLLEXPORT void es_relay_main(Datum main_arg);
 
 static void work(void);
 static bool connect_broker(void);
-static bool load_relay(void);
 static bool wants_exactly_once(void);
 static void reload_relay(void);
 static void report_broker(void);
 static bool is_stalled(void);
-static void save_position(bool now);
-static void wait_for_work(void);
 static bool is_finished(void);
 static void finish(void);
 static void give_up(void);
 static void reject_event(void);
-static void wait_for_people(void);
-static void pause_after_failure(void);
-static void wait_on_latch(pgsocket wake, long timeout_ms, uint32 wait_event);
-static bool is_leaving(void);
 static void leave_orderly(void);
 static void close_broker(void);
 static void leave_at_exit(int code, Datum arg);
@@ -98,10 +77,8 @@ es_relay_main(Datum main_arg)
 	run.window = es_window_create();
 	run.context = AllocSetContextCreate(TopMemoryContext, "eventsrc relay", ALLOCSET_SMALL_SIZES);
 	run.event = AllocSetContextCreate(TopMemoryContext, "eventsrc relayed event", ALLOCSET_DEFAULT_SIZES);
-	run.pause_ms = PAUSE_FIRST_MS;
-	wait_idle = es_wait_event_new("EventsrcRelayIdle");
-	wait_broker = es_wait_event_new("EventsrcRelayBroker");
-	wait_retry = es_wait_event_new("EventsrcRelayRetry");
+	run.pause_ms = ES_RUN_PAUSE_MS;
+	es_run_name_waits();
 
 	if (!es_relay_status_attach(run.id, 0))
 		ereport(ERROR,
@@ -150,12 +127,12 @@ es_relay_title(void)
 static void
 work(void)
 {
-	while (!is_leaving())
+	while (!es_run_is_leaving(&run))
 	{
 		if (run.broker == NULL && !connect_broker())
 		{
 			if (!run.leave)
-				pause_after_failure();
+				es_run_pause(&run);
 			continue;
 		}
 
@@ -173,7 +150,7 @@ work(void)
 		if (run.stop[0] != '\0')
 		{
 			give_up();
-			wait_for_people();
+			es_run_wait_for_people(&run);
 			continue;
 		}
 		if (run.broker->rejected > 0)
@@ -184,14 +161,14 @@ work(void)
 		if (run.broker->failed)
 		{
 			give_up();
-			pause_after_failure();
+			es_run_pause(&run);
 			continue;
 		}
 		if (run.broker->rewound)
 		{
 			es_run_rewind(&run);
 			if (run.rewound_total == run.window->total)
-				pause_after_failure();
+				es_run_pause(&run);
 			run.rewound_total = run.window->total;
 		}
 		if (is_finished())
@@ -199,11 +176,11 @@ work(void)
 			finish();
 			break;
 		}
-		save_position(false);
+		es_run_save(&run, false);
 		if (run.catalog_changed)
 			reload_relay();
 		else
-			wait_for_work();
+			es_run_wait_for_work(&run);
 	}
 	leave_orderly();
 }
@@ -218,7 +195,7 @@ connect_broker(void)
 	char		error[ES_BROKER_TEXT] = "";
 	EsSender	sender = {0};
 
-	if (!load_relay())
+	if (!es_run_load(&run))
 		return false;
 
 	run.wanted = wants_exactly_once();
@@ -258,27 +235,27 @@ connect_broker(void)
 }
 
 /*
- * load_relay reads the relay's row and the options of its server, and tells
+ * es_run_load reads the relay's row and the options of its server, and tells
  * whether it can run.
  */
-static bool
-load_relay(void)
+bool
+es_run_load(EsRun *run)
 {
 	char	   *problem = NULL;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	MemoryContextReset(run.context);
-	run.options = NIL;
-	run.catalog_changed = false;
+	MemoryContextReset(run->context);
+	run->options = NIL;
+	run->catalog_changed = false;
 
-	run.table = get_relname_relid("relays", es_private_schema());
-	run.relay = es_relay_load(run.id, run.context);
-	if (run.relay == NULL || !es_relay_runnable(run.relay))
-		run.leave = true;
-	else if ((problem = es_relay_problem(run.relay)) != NULL)
+	run->table = get_relname_relid("relays", es_private_schema());
+	run->relay = es_relay_load(run->id, run->context);
+	if (run->relay == NULL || !es_relay_runnable(run->relay))
+		run->leave = true;
+	else if ((problem = es_relay_problem(run->relay)) != NULL)
 	{
-		run.retrying = true;
+		run->retrying = true;
 		es_relay_status_error(ES_RELAY_STOPPED, problem);
 	}
 	else
@@ -286,16 +263,16 @@ load_relay(void)
 		List	   *options;
 		MemoryContext before;
 
-		run.type = es_relay_options(run.relay, &options);
-		before = MemoryContextSwitchTo(run.context);
-		run.options = copyObject(options);
-		run.envelope = es_envelope_create(run.relay, run.type);
+		run->type = es_relay_options(run->relay, &options);
+		before = MemoryContextSwitchTo(run->context);
+		run->options = copyObject(options);
+		run->envelope = es_envelope_create(run->relay, run->type);
 		MemoryContextSwitchTo(before);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
-	return !run.leave && problem == NULL;
+	return !run->leave && problem == NULL;
 }
 
 /*
@@ -324,11 +301,11 @@ reload_relay(void)
 
 	before = copyObject(run.options);
 	MemoryContextSwitchTo(outer);
-	if (!load_relay() || !equal(before, run.options) ||
+	if (!es_run_load(&run) || !equal(before, run.options) ||
 		run.epoch != run.relay->epoch || run.wanted != wants_exactly_once())
 	{
 		run.broker->type->flush(run.broker, LEAVE_MS);
-		save_position(true);
+		es_run_save(&run, true);
 		close_broker();
 	}
 	MemoryContextDelete(context);
@@ -368,7 +345,7 @@ report_broker(void)
 			  (es_window_pending(run.window) == 0 && run.complete)))
 	{
 		run.retrying = false;
-		run.pause_ms = PAUSE_FIRST_MS;
+		run.pause_ms = ES_RUN_PAUSE_MS;
 		es_relay_status_state(ES_RELAY_RUNNING);
 	}
 	es_relay_status_progress(position, run.window->total);
@@ -392,77 +369,28 @@ is_stalled(void)
 }
 
 /*
- * save_position stores how far the relay has come: now, or if it is time.
+ * es_run_save stores how far the relay has come: now, or if it is time.
  */
-static void
-save_position(bool now)
+void
+es_run_save(EsRun *run, bool now)
 {
 	bool		found;
 
-	if (!run.positioned || run.window->confirmed <= run.saved)
+	if (!run->positioned || run->window->confirmed <= run->saved)
 		return;
-	if (!now && !TimestampDifferenceExceeds(run.saved_at, GetCurrentTimestamp(), SAVE_MS))
+	if (!now && !TimestampDifferenceExceeds(run->saved_at, GetCurrentTimestamp(), SAVE_MS))
 		return;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	found = es_relay_save_position(run.id, run.epoch, run.window->confirmed);
+	found = es_relay_save_position(run->id, run->epoch, run->window->confirmed);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
-	run.saved = run.window->confirmed;
-	run.saved_at = GetCurrentTimestamp();
+	run->saved = run->window->confirmed;
+	run->saved_at = GetCurrentTimestamp();
 	if (!found)
-		run.catalog_changed = true;
-}
-
-/*
- * wait_for_work sleeps until new events appear, the broker has something to
- * say, or it is time to look around.
- */
-static void
-wait_for_work(void)
-{
-	bool		idle = es_window_pending(run.window) == 0;
-
-	/* new events are of no interest now */
-	if (!run.positioned || (run.full && !idle) || !es_run_has_room(&run))
-	{
-		wait_on_latch(run.broker->wake, BUSY_MS, wait_broker);
-
-		/* what is wrong may be put right in the catalogs */
-		if (run.broker->troubled || !run.positioned)
-		{
-			StartTransactionCommand();
-			CommitTransactionCommand();
-			if (es_relay_status_nudged())
-				run.catalog_changed = true;
-		}
-		return;
-	}
-	if (!run.complete)
-		return;
-	if (idle)
-		save_position(true);
-
-	/*
-	 * who moves the safe position sets our latch, as the broker's pipe wakes
-	 * us
-	 */
-	ConditionVariablePrepareToSleep(&run.database->moved);
-	if (pg_atomic_read_u64(&run.database->moves) == run.moves)
-		wait_on_latch(run.broker->wake, idle ? IDLE_MS : BUSY_MS,
-					  idle ? wait_idle : wait_broker);
-	ConditionVariableCancelSleep();
-
-	if (es_relay_status_nudged())
-		run.catalog_changed = true;
-	if (idle && run.broker->troubled &&
-		TimestampDifferenceExceeds(run.probed_at, GetCurrentTimestamp(), PROBE_MS))
-	{
-		run.broker->type->probe(run.broker, 500);
-		run.probed_at = GetCurrentTimestamp();
-	}
+		run->catalog_changed = true;
 }
 
 /*
@@ -502,7 +430,7 @@ give_up(void)
 	run.retrying = true;
 	run.refused = Max(run.refused, run.broker->refused);
 	es_relay_status_progress(run.window->confirmed, run.window->total);
-	save_position(true);
+	es_run_save(&run, true);
 	close_broker();
 }
 
@@ -525,87 +453,7 @@ reject_event(void)
 			 run.broker->rejected, run.broker->reject_reason);
 	run.stop_hint = "Put right what refuses it (or pass over it with es_seek_relay()), then call es_resume_relay(); a relay with on_error dead_letter goes on by itself.";
 	give_up();
-	wait_for_people();
-}
-
-/*
- * wait_for_people reports why the relay cannot go on, and waits until somebody
- * asks for a new attempt or changes what the relay is told to do.
- */
-static void
-wait_for_people(void)
-{
-	es_relay_status_error(ES_RELAY_STOPPED, run.stop);
-	ereport(LOG,
-			(errmsg("relay \"%s\" stops at position " INT64_FORMAT ": %s",
-					NameStr(run.relay->name), run.window->confirmed, run.stop),
-			 run.stop_hint ? errhint("%s", run.stop_hint) : 0));
-	while (!is_leaving() && !es_relay_status_nudged())
-	{
-		wait_on_latch(PGINVALID_SOCKET, IDLE_MS, wait_retry);
-		if (!load_relay() || run.relay->epoch != run.epoch)
-			break;
-	}
-	run.stop[0] = '\0';
-	run.stop_hint = NULL;
-	run.retrying = true;
-	run.pause_ms = PAUSE_FIRST_MS;
-}
-
-/*
- * pause_after_failure waits before the next attempt, each time longer.
- */
-static void
-pause_after_failure(void)
-{
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), run.pause_ms);
-
-	run.pause_ms = Min(run.pause_ms * 2, PAUSE_LAST_MS);
-	while (!is_leaving() && !es_relay_status_nudged())
-	{
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
-
-		if (left <= 0)
-			break;
-		wait_on_latch(PGINVALID_SOCKET, left, wait_retry);
-	}
-}
-
-/*
- * wait_on_latch sleeps until the latch is set, the broker has something to say
- * or the time is over.
- */
-static void
-wait_on_latch(pgsocket wake, long timeout_ms, uint32 wait_event)
-{
-	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
-
-	if (wake != PGINVALID_SOCKET)
-	{
-		events |= WL_SOCKET_READABLE;
-		if (run.broker->wake_on_write)
-			events |= WL_SOCKET_WRITEABLE;
-		if (run.broker->wake_ms > 0)
-			timeout_ms = Min(timeout_ms, run.broker->wake_ms);
-	}
-	(void) WaitLatchOrSocket(MyLatch, events, wake, timeout_ms, wait_event);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
-/*
- * is_leaving tells whether the worker is to end.
- */
-static bool
-is_leaving(void)
-{
-	CHECK_FOR_INTERRUPTS();
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
-	return run.leave || es_worker_should_leave();
+	es_run_wait_for_people(&run);
 }
 
 /*

@@ -8,6 +8,8 @@
 #include "relay/envelope.h"
 #include "store/position.h"
 
+#define ES_RUN_PAUSE_MS	1000	/* after the first failure */
+
 typedef struct EsRun
 {
 	int64		id;
@@ -50,6 +52,17 @@ typedef struct EsRun
 	char		stop[ES_RELAY_ERROR];	/* why the relay must stop, if so */
 	const char *stop_hint;
 } EsRun;
+
+/* relay.c */
+extern bool es_run_load(EsRun *run);
+extern void es_run_save(EsRun *run, bool now);
+
+/* relay_wait.c */
+extern void es_run_name_waits(void);
+extern void es_run_wait_for_work(EsRun *run);
+extern void es_run_wait_for_people(EsRun *run);
+extern void es_run_pause(EsRun *run);
+extern bool es_run_is_leaving(EsRun *run);
 
 /* send.c */
 extern void es_run_read(EsRun *run);
