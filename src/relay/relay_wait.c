@@ -20,6 +20,7 @@
 #define PAUSE_LAST_MS	30000
 #define IDLE_MS			5000	/* how often an idle relay looks around */
 #define BUSY_MS			1000	/* the same while confirmations are awaited */
+#define FULL_MS			20		/* the same while the broker takes nothing */
 #define PROBE_MS		3000	/* how often a broker in trouble is asked */
 
 /* what the worker waits for, as pg_stat_activity shows it */
@@ -49,10 +50,14 @@ es_run_wait_for_work(EsRun *run)
 {
 	bool		idle = es_window_pending(run->window) == 0;
 
-	/* new events are of no interest now */
-	if (!run->positioned || (run->full && !idle) || !es_run_has_room(run))
+	/*
+	 * New events are of no interest now.  A broker that takes none, though it
+	 * has none of ours, is about to (it gives up a transaction, for example),
+	 * but perhaps not soon.
+	 */
+	if (!run->positioned || run->full || !es_run_has_room(run))
 	{
-		wait_on_latch(run, run->broker->wake, BUSY_MS, wait_broker);
+		wait_on_latch(run, run->broker->wake, run->full && idle ? FULL_MS : BUSY_MS, wait_broker);
 
 		/* what is wrong may be put right in the catalogs */
 		if (run->broker->troubled || !run->positioned)
