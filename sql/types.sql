@@ -20,6 +20,16 @@ CREATE FUNCTION eventsrc.json_schema_failure(json_schema jsonb, data jsonb) RETU
 COMMENT ON FUNCTION eventsrc.json_schema_failure(jsonb, jsonb) IS
     'why data does not fit a JSON Schema; NULL if it fits';
 
+CREATE FUNCTION eventsrc.json_schema_missing(json_schema jsonb) RETURNS text
+    LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'es_json_schema_missing';
+COMMENT ON FUNCTION eventsrc.json_schema_missing(jsonb) IS
+    'the URI of a document that a JSON Schema refers to and does not hold; NULL if there is none';
+
+CREATE FUNCTION eventsrc.event_type_failure(event_type text, schema_version int, data jsonb, store name) RETURNS text
+    LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'es_event_type_failure';
+COMMENT ON FUNCTION eventsrc.event_type_failure(text, int, jsonb, name) IS
+    'why the data of an event does not fit the JSON Schema of its type''s last version; NULL if it fits';
+
 -- own_store finds a store (NULL: the setting) and checks that the caller owns it.
 CREATE FUNCTION eventsrc.own_store(store name) RETURNS name
 LANGUAGE plpgsql
@@ -59,6 +69,41 @@ END
 $$;
 COMMENT ON FUNCTION eventsrc.event_type_arg(text) IS 'checks the name of an event type';
 
+-- bundle_json_schema puts the registered schemas that a schema refers to by their $id into its definitions, so that
+-- what is registered stays as it is, whatever becomes of them.
+CREATE FUNCTION eventsrc.bundle_json_schema(json_schema jsonb, store name) RETURNS jsonb
+LANGUAGE plpgsql STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    latest_draft constant text := 'http://json-schema.org/draft-07/schema';
+    missing text;
+    found jsonb;
+BEGIN
+    LOOP
+        missing := eventsrc.json_schema_missing(json_schema);
+        EXIT WHEN missing IS NULL OR coalesce(json_schema -> 'definitions', '{}') ? missing;
+        EXECUTE format('SELECT t.json_schema FROM %I.event_types t'
+                       ' WHERE rtrim(coalesce(t.json_schema ->> ''$id'', t.json_schema ->> ''id''), ''#'') = $1'
+                       ' ORDER BY t.schema_version DESC, t.event_type LIMIT 1', store)
+            INTO found USING missing;
+        EXIT WHEN found IS NULL;
+        IF rtrim(replace(coalesce(found ->> '$schema', latest_draft), 'https:', 'http:'), '#')
+           <> rtrim(replace(coalesce(json_schema ->> '$schema', latest_draft), 'https:', 'http:'), '#') THEN
+            RAISE EXCEPTION 'the JSON Schema refers to one of another draft'
+                USING ERRCODE = 'VE018',
+                      DETAIL = format('"%s" is written in %s.', missing, coalesce(found ->> '$schema', latest_draft)),
+                      HINT = 'Write both in the same draft.';
+        END IF;
+        json_schema := json_schema || jsonb_build_object('definitions',
+            coalesce(json_schema -> 'definitions', '{}') || jsonb_build_object(missing, found - '$schema'));
+    END LOOP;
+    RETURN json_schema;
+END
+$$;
+COMMENT ON FUNCTION eventsrc.bundle_json_schema(jsonb, name) IS
+    'a JSON Schema with the registered schemas that it refers to by their $id in its definitions';
+
 CREATE FUNCTION es_create_event_type(event_type text, schema_version int DEFAULT NULL, json_schema jsonb DEFAULT NULL,
                                      compatibility text DEFAULT 'none', description text DEFAULT NULL,
                                      store name DEFAULT NULL)
@@ -84,10 +129,11 @@ BEGIN
             USING ERRCODE = 'VE004',
                   HINT = 'There are "none", "backward" (the new version takes all data of the last), "forward" (the last takes all of the new) and "full" (both).';
     END IF;
-    PERFORM eventsrc.check_json_schema(es_create_event_type.json_schema);
 
     -- one change at a time; appends and reads go on
     EXECUTE format('LOCK TABLE %I.event_types IN SHARE ROW EXCLUSIVE MODE', known);
+    es_create_event_type.json_schema := eventsrc.bundle_json_schema(es_create_event_type.json_schema, known);
+    PERFORM eventsrc.check_json_schema(es_create_event_type.json_schema);
     EXECUTE format('SELECT * FROM %I.event_types t WHERE t.event_type = $1 ORDER BY t.schema_version DESC LIMIT 1', known)
         INTO latest USING es_create_event_type.event_type;
     EXECUTE format('SELECT * FROM %I.event_types t WHERE t.event_type = $1 AND t.schema_version = $2', known)

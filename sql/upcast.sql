@@ -114,7 +114,6 @@ DECLARE
     known name := coalesce(store, current_setting('eventsrc.store'));
     stored record;
     upcasted record;
-    step record;
     failure text;
     token bigint;
     total bigint;
@@ -129,16 +128,8 @@ BEGIN
         ' ORDER BY e.global_position', known)
     LOOP
         BEGIN
-            failure := NULL;
-            SELECT (u).* INTO upcasted FROM eventsrc.upcast(stored, known) u;
-            EXECUTE format('SELECT t.schema_version, t.json_schema FROM %I.event_types t WHERE t.event_type = $1'
-                           ' ORDER BY t.schema_version DESC LIMIT 1', known)
-                INTO step USING upcasted.event_type;
-            IF step.json_schema IS NOT NULL THEN
-                failure := format('As %s version %s it does not fit the schema of version %s. ',
-                                  upcasted.event_type, upcasted.schema_version, step.schema_version)
-                           || eventsrc.json_schema_failure(step.json_schema, upcasted.data);
-            END IF;
+            upcasted := eventsrc.upcast(stored, known);
+            failure := eventsrc.event_type_failure(upcasted.event_type, upcasted.schema_version, upcasted.data, known);
         EXCEPTION WHEN OTHERS THEN
             failure := sqlerrm;
         END;

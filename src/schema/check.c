@@ -15,6 +15,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "schema/json_schema.h"
+#include "schema/json_walk.h"
 
 /* no failure is wanted: a branch that may fail */
 #define SILENT	((EsSchemaFailure *) NULL)
@@ -52,6 +53,16 @@ fail(EsSchemaFailure *failure, const EsJsonPath *path, const char *keyword, cons
 	fail(failure, path, keyword, failure ? psprintf(__VA_ARGS__) : "")
 
 /*
+ * is_integer tells whether a number has no fraction; 1.0 has none.
+ */
+static bool
+is_integer(Numeric number)
+{
+	return DatumGetInt32(DirectFunctionCall1(numeric_scale, NumericGetDatum(number))) == 0 ||
+		DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(number))) == 0;
+}
+
+/*
  * types_of returns the bits of the types that a value has; whether a number is
  * an integer only if that was asked for.
  */
@@ -67,8 +78,7 @@ types_of(const JsonbValue *value, int wanted)
 		case jbvString:
 			return ES_JSON_STRING;
 		case jbvNumeric:
-			if ((wanted & ES_JSON_INTEGER) &&
-				DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(value->val.numeric))) == 0)
+			if ((wanted & ES_JSON_INTEGER) && is_integer(value->val.numeric))
 				return ES_JSON_NUMBER | ES_JSON_INTEGER;
 			return ES_JSON_NUMBER;
 		default:
@@ -139,9 +149,13 @@ static bool
 check_string(const EsSchemaNode *node, const JsonbValue *value, const EsJsonPath *path,
 			 EsSchemaFailure *failure)
 {
-	if (node->min_length >= 0 || node->max_length >= 0)
+	int			bytes = value->val.string.len;
+
+	/* characters are counted only if the number of bytes leaves it open */
+	if ((node->min_length >= 0 && bytes / pg_database_encoding_max_length() < node->min_length) ||
+		(node->max_length >= 0 && bytes > node->max_length))
 	{
-		int			length = pg_mbstrlen_with_len(value->val.string.val, value->val.string.len);
+		int			length = pg_mbstrlen_with_len(value->val.string.val, bytes);
 
 		if (node->min_length >= 0 && length < node->min_length)
 			return FAIL("minLength", "the string has %d characters, fewer than " INT64_FORMAT, length, node->min_length);
@@ -160,16 +174,14 @@ static bool
 has_duplicates(const JsonbValue *value, int count)
 {
 	JsonbValue *items = palloc_extended(count * sizeof(JsonbValue), MCXT_ALLOC_HUGE);
-	JsonbIterator *iterator = JsonbIteratorInit(value->val.binary.data);
-	JsonbValue	item;
-	int			n = 0;
+	EsJsonWalk	walk;
 	bool		found = false;
 
-	(void) JsonbIteratorNext(&iterator, &item, false);
-	while (n < count && JsonbIteratorNext(&iterator, &item, true) == WJB_ELEM)
-		items[n++] = item;
-	qsort(items, n, sizeof(JsonbValue), compare_items);
-	for (int i = 1; i < n && !found; i++)
+	es_json_walk_items(&walk, value->val.binary.data);
+	for (int i = 0; i < count; i++)
+		es_json_walk_next(&walk, &items[i]);
+	qsort(items, count, sizeof(JsonbValue), compare_items);
+	for (int i = 1; i < count && !found; i++)
 		found = es_json_equal(&items[i - 1], &items[i]);
 	pfree(items);
 	return found;
@@ -185,6 +197,7 @@ check_array(const EsSchemaNode *node, const JsonbValue *value, const EsJsonPath 
 	int			count = JsonContainerSize(value->val.binary.data);
 	bool		contained = false;
 
+	check_stack_depth();
 	if (node->min_items >= 0 && count < node->min_items)
 		return FAIL("minItems", "the array has %d items, fewer than " INT64_FORMAT, count, node->min_items);
 	if (node->max_items >= 0 && count > node->max_items)
@@ -192,23 +205,23 @@ check_array(const EsSchemaNode *node, const JsonbValue *value, const EsJsonPath 
 
 	if (node->items || node->has_tuple || node->contains)
 	{
-		JsonbIterator *iterator = JsonbIteratorInit(value->val.binary.data);
+		EsJsonWalk	walk;
 		JsonbValue	item;
-		int			i = 0;
 
-		(void) JsonbIteratorNext(&iterator, &item, false);
-		while (JsonbIteratorNext(&iterator, &item, true) == WJB_ELEM)
+		es_json_walk_items(&walk, value->val.binary.data);
+		for (int i = 0; i < count; i++)
 		{
 			EsJsonPath	here = {path, NULL, 0, i};
 			EsSchemaNode *of = i < node->tuple.count ? node->tuple.nodes[i] : node->items;
 
+			CHECK_FOR_INTERRUPTS();
+			es_json_walk_next(&walk, &item);
 			if (of && of->never && i >= node->tuple.count && node->has_tuple)
 				return FAIL("additionalItems", "the array has more than %d items", node->tuple.count);
 			if (of && !check(of, &item, &here, failure))
 				return false;
 			if (node->contains && !contained)
 				contained = check(node->contains, &item, &here, SILENT);
-			i++;
 		}
 		if (node->contains && !contained)
 			return FAIL("contains", "no item of the array fits what it must contain");
@@ -241,6 +254,64 @@ has_member(const JsonbValue *object, const EsSchemaKey *key)
 }
 
 /*
+ * find_missing returns the first name that an object must have and has not;
+ * NULL if it has them all.
+ */
+static const EsSchemaKey *
+find_missing(const EsSchemaNode *node, JsonbContainer *object)
+{
+	EsJsonWalk	walk;
+	int			found = 0;
+	int			count = JsonContainerSize(object);
+
+	es_json_walk_keys(&walk, object);
+	for (int i = 0; i < count && found < node->nrequired; i++)
+	{
+		const char *name;
+		int			length = es_json_walk_key(&walk, &name);
+		int			order = compare_keys(&node->required[found], name, length);
+
+		if (order < 0)
+			break;
+		if (order == 0)
+			found++;
+	}
+	return found < node->nrequired ? &node->required[found] : NULL;
+}
+
+/*
+ * check_other checks a member, whose name ends the path, by all keywords but
+ * "properties"; known tells whether that has it.
+ */
+static bool
+check_other(const EsSchemaNode *node, const JsonbValue *member, bool known,
+			const EsJsonPath *path, EsSchemaFailure *failure)
+{
+	JsonbValue	name = {.type = jbvString};
+
+	for (int i = 0; i < node->npatterns; i++)
+	{
+		if (!es_pattern_matches(node->patterns[i].pattern, path->key, path->length))
+			continue;
+		known = true;
+		if (!check(node->patterns[i].node, member, path, failure))
+			return false;
+	}
+	if (!known && node->additional_properties)
+	{
+		if (node->additional_properties->never)
+			return FAIL("additionalProperties", "the schema does not allow this property");
+		if (!check(node->additional_properties, member, path, failure))
+			return false;
+	}
+	name.val.string.val = unconstify(char *, path->key);
+	name.val.string.len = path->length;
+	if (node->property_names && !check(node->property_names, &name, path, SILENT))
+		return FAIL("propertyNames", "the property's name does not fit");
+	return true;
+}
+
+/*
  * check_members checks an object's members one by one; they come in the order
  * that the schema's properties have too.
  */
@@ -248,45 +319,37 @@ static bool
 check_members(const EsSchemaNode *node, const JsonbValue *value, const EsJsonPath *path,
 			  EsSchemaFailure *failure)
 {
-	JsonbIterator *iterator = JsonbIteratorInit(value->val.binary.data);
-	JsonbValue	key;
-	JsonbValue	member;
+	bool		others = node->npatterns > 0 || node->additional_properties || node->property_names;
+	int			count = JsonContainerSize(value->val.binary.data);
 	int			next = 0;
+	EsJsonWalk	keys;
+	EsJsonWalk	values;
+	JsonbValue	member;
 
-	(void) JsonbIteratorNext(&iterator, &key, false);
-	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
+	es_json_walk_keys(&keys, value->val.binary.data);
+	es_json_walk_values(&values, value->val.binary.data);
+	for (int i = 0; i < count; i++)
 	{
-		const char *name = key.val.string.val;
-		int			length = key.val.string.len;
-		EsJsonPath	here = {path, name, length, 0};
-		bool		known = false;
+		EsJsonPath	here = {path, NULL, 0, 0};
+		int			order = 1;
 
-		(void) JsonbIteratorNext(&iterator, &member, true);
-		while (next < node->nproperties && compare_keys(&node->properties[next].key, name, length) < 0)
+		CHECK_FOR_INTERRUPTS();
+		here.length = es_json_walk_key(&keys, &here.key);
+		while (next < node->nproperties &&
+			   (order = compare_keys(&node->properties[next].key, here.key, here.length)) < 0)
 			next++;
-		if (next < node->nproperties && compare_keys(&node->properties[next].key, name, length) == 0)
+		if (next == node->nproperties)
+			order = 1;
+		if (order != 0 && !others)
 		{
-			known = true;
-			if (!check(node->properties[next].node, &member, &here, failure))
-				return false;
+			es_json_walk_skip(&values);
+			continue;
 		}
-		for (int i = 0; i < node->npatterns; i++)
-		{
-			if (!es_pattern_matches(node->patterns[i].pattern, name, length))
-				continue;
-			known = true;
-			if (!check(node->patterns[i].node, &member, &here, failure))
-				return false;
-		}
-		if (!known && node->additional_properties)
-		{
-			if (node->additional_properties->never)
-				return fail(failure, &here, "additionalProperties", "the schema does not allow this property");
-			if (!check(node->additional_properties, &member, &here, failure))
-				return false;
-		}
-		if (node->property_names && !check(node->property_names, &key, &here, SILENT))
-			return fail(failure, &here, "propertyNames", "the property's name does not fit");
+		es_json_walk_next(&values, &member);
+		if (order == 0 && !check(node->properties[next].node, &member, &here, failure))
+			return false;
+		if (others && !check_other(node, &member, order == 0, &here, failure))
+			return false;
 	}
 	return true;
 }
@@ -300,11 +363,13 @@ check_object(const EsSchemaNode *node, const JsonbValue *value, const EsJsonPath
 {
 	int			count = JsonContainerSize(value->val.binary.data);
 
-	for (int i = 0; i < node->nrequired; i++)
+	check_stack_depth();
+	if (node->nrequired > 0)
 	{
-		if (!has_member(value, &node->required[i]))
-			return FAIL("required", "the property \"%.*s\" is missing", node->required[i].length,
-						node->required[i].name);
+		const EsSchemaKey *missing = find_missing(node, value->val.binary.data);
+
+		if (missing)
+			return FAIL("required", "the property \"%.*s\" is missing", missing->length, missing->name);
 	}
 	if (node->min_properties >= 0 && count < node->min_properties)
 		return FAIL("minProperties", "the object has %d properties, fewer than " INT64_FORMAT, count, node->min_properties);
@@ -341,6 +406,8 @@ check_combined(const EsSchemaNode *node, const JsonbValue *value, const EsJsonPa
 {
 	int			fitting = 0;
 
+	check_stack_depth();
+	CHECK_FOR_INTERRUPTS();
 	for (int i = 0; i < node->all_of.count; i++)
 	{
 		if (!check(node->all_of.nodes[i], value, path, failure))
@@ -376,7 +443,22 @@ check_combined(const EsSchemaNode *node, const JsonbValue *value, const EsJsonPa
 }
 
 /*
- * check tells whether a value fits a node.
+ * is_listed tells whether a value is one of those that "enum" or "const" list.
+ */
+static bool
+is_listed(const EsSchemaNode *node, const JsonbValue *value)
+{
+	for (int i = 0; i < node->nenum; i++)
+	{
+		if (node->enums[i].type == value->type && es_json_equal(&node->enums[i], value))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * check tells whether a value fits a node.  What can lead to other nodes looks
+ * at the stack and for interrupts.
  */
 static bool
 check(const EsSchemaNode *node, const JsonbValue *value, const EsJsonPath *path,
@@ -384,8 +466,6 @@ check(const EsSchemaNode *node, const JsonbValue *value, const EsJsonPath *path,
 {
 	int			types;
 
-	check_stack_depth();
-	CHECK_FOR_INTERRUPTS();
 	while (node->has_ref)
 		node = node->ref;
 	if (node->never)
@@ -395,16 +475,9 @@ check(const EsSchemaNode *node, const JsonbValue *value, const EsJsonPath *path,
 	if (node->types && !(node->types & types))
 		return FAIL("type", "the value is of type %s, not %s",
 					type_names(types & ~ES_JSON_INTEGER), type_names(node->types));
-	if (node->has_enum)
-	{
-		int			i = 0;
-
-		while (i < node->nenum && !es_json_equal(&node->enums[i], value))
-			i++;
-		if (i == node->nenum)
-			return fail(failure, path, node->is_const ? "const" : "enum",
-						node->is_const ? "the value is not the one that is allowed" : "the value is none of those that are allowed");
-	}
+	if (node->has_enum && !is_listed(node, value))
+		return fail(failure, path, node->is_const ? "const" : "enum",
+					node->is_const ? "the value is not the one that is allowed" : "the value is none of those that are allowed");
 	if (types & ES_JSON_NUMBER)
 	{
 		if (!check_number(node, value, path, failure))
@@ -425,7 +498,7 @@ check(const EsSchemaNode *node, const JsonbValue *value, const EsJsonPath *path,
 		if (!check_object(node, value, path, failure))
 			return false;
 	}
-	return check_combined(node, value, path, failure);
+	return !node->combines || check_combined(node, value, path, failure);
 }
 
 /*

@@ -22,7 +22,7 @@ typedef struct NodeEntry
 	char	   *base;
 } NodeEntry;
 
-static EsSchema *compile(Jsonb *source, bool trusted);
+static EsSchema *compile(Jsonb *source, bool trusted, char **missing);
 
 /*
  * member_node makes the node of a keyword that holds a schema; NULL if the
@@ -287,6 +287,20 @@ read_array(EsSchemaCompiler *compiler, EsSchemaNode *node, const char *base, con
 }
 
 /*
+ * compare_names orders names as jsonb orders the keys of objects, for qsort().
+ */
+static int
+compare_names(const void *a, const void *b)
+{
+	const EsSchemaKey *one = a;
+	const EsSchemaKey *other = b;
+
+	if (one->length != other->length)
+		return one->length - other->length;
+	return memcmp(one->name, other->name, one->length);
+}
+
+/*
  * read_object reads the keywords about objects.
  */
 static void
@@ -296,7 +310,10 @@ read_object(EsSchemaCompiler *compiler, EsSchemaNode *node, const char *base, co
 	JsonbValue *required = es_json_member(source, "required");
 
 	if (required && es_json_is_array(required))
+	{
 		node->required = read_names(required, &node->nrequired);
+		qsort(node->required, node->nrequired, sizeof(EsSchemaKey), compare_names);
+	}
 	node->min_properties = read_count(source, "minProperties");
 	node->max_properties = read_count(source, "maxProperties");
 	node->properties = members(compiler, source, "properties", base, path, &node->nproperties);
@@ -321,10 +338,12 @@ fill(EsSchemaCompiler *compiler, EsSchemaNode *node, const char *base, const EsJ
 
 	if (value && value->type == jbvString)
 	{
-		/* what stands beside it does not count */
+		/* what stands beside it does not count, but can be referred to */
 		node->has_ref = true;
 		node->ref_uri = es_schema_resolve_uri(base, value->val.string.val, value->val.string.len);
+		node->ref_place = es_json_path(path);
 		compiler->pending = lappend(compiler->pending, node);
+		(void) members(compiler, source, "definitions", base, path, &definitions);
 		return;
 	}
 	value = es_json_member(source, draft > 4 ? "$id" : "id");
@@ -356,6 +375,8 @@ fill(EsSchemaCompiler *compiler, EsSchemaNode *node, const char *base, const EsJ
 		node->consequence = member_node(compiler, source, "then", base, path);
 		node->alternative = member_node(compiler, source, "else", base, path);
 	}
+	node->combines = node->all_of.count > 0 || node->any_of.count > 0 || node->one_of.count > 0 ||
+		node->not || node->condition;
 	/* for the ids in it */
 	(void) members(compiler, source, "definitions", base, path, &definitions);
 }
@@ -401,29 +422,44 @@ es_schema_node(EsSchemaCompiler *compiler, const JsonbValue *source, const char 
 }
 
 /*
- * resolve_references finds what the nodes' references lead to.
+ * refuse_reference raises the error of a reference that leads nowhere.
+ */
+static void
+refuse_reference(const EsSchemaNode *node)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_ES_INVALID_EVENT_TYPE),
+			 errmsg("the JSON Schema refers to something that is not in it"),
+			 errdetail("At \"%s/$ref\": there is no \"%s\".", node->ref_place, node->ref_uri),
+			 errhint("Nothing is fetched from elsewhere: put the schema into \"definitions\" and refer to it as \"#/definitions/name\", or register the one with that $id first.")));
+}
+
+/*
+ * resolve_references finds what the nodes' references lead to.  Unless missing
+ * is NULL, it ends at the first that leads out of the schema, and says where to.
  */
 static List *
-resolve_references(EsSchemaCompiler *compiler)
+resolve_references(EsSchemaCompiler *compiler, char **missing)
 {
 	List	   *nodes = NIL;
 
 	while (compiler->pending)
 	{
 		EsSchemaNode *node = llast(compiler->pending);
+		char	   *document = pnstrdup(node->ref_uri, strcspn(node->ref_uri, "#"));
 		JsonbValue	target;
 		EsJsonPath	path = {NULL, "$ref", 4, 0};
 
 		compiler->pending = list_delete_last(compiler->pending);
 		nodes = lappend(nodes, node);
 		if (!es_schema_find(compiler, node->ref_uri, &target))
-			ereport(ERROR,
-					(errcode(ERRCODE_ES_INVALID_EVENT_TYPE),
-					 errmsg("the JSON Schema refers to something that is not in it"),
-					 errdetail("There is no \"%s\".", node->ref_uri),
-					 errhint("Nothing is fetched from elsewhere: put the schema into \"definitions\" and refer to it as \"#/definitions/name\".")));
-		node->ref = es_schema_node(compiler, &target,
-								   pnstrdup(node->ref_uri, strcspn(node->ref_uri, "#")), &path);
+		{
+			if (missing == NULL || es_schema_find(compiler, document, &target))
+				refuse_reference(node);
+			*missing = document;
+			return nodes;
+		}
+		node->ref = es_schema_node(compiler, &target, document, &path);
 	}
 	return nodes;
 }
@@ -477,7 +513,7 @@ metaschema(int draft)
 		MemoryContext old = MemoryContextSwitchTo(context);
 		EsSchema   *schema;
 
-		schema = compile(DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(es_metaschemas[i]))), true);
+		schema = compile(DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(es_metaschemas[i]))), true, NULL);
 		MemoryContextSwitchTo(old);
 		MemoryContextSetParent(context, TopMemoryContext);
 		known[i] = schema;
@@ -502,10 +538,10 @@ check_source(EsSchema *schema, Jsonb *source)
 }
 
 /*
- * compile makes the nodes of a schema.
+ * compile makes the nodes of a schema; missing as resolve_references() has it.
  */
 static EsSchema *
-compile(Jsonb *source, bool trusted)
+compile(Jsonb *source, bool trusted, char **missing)
 {
 	EsSchemaCompiler compiler = {0};
 	HASHCTL		ctl;
@@ -530,8 +566,9 @@ compile(Jsonb *source, bool trusted)
 
 	es_schema_add_document(&compiler, "", &root);
 	compiler.schema->root = es_schema_node(&compiler, &root, "", NULL);
-	references = resolve_references(&compiler);
-	es_schema_check_loops(compiler.schema->root, references);
+	references = resolve_references(&compiler, missing);
+	if (missing == NULL || *missing == NULL)
+		es_schema_check_loops(compiler.schema->root, references);
 	hash_destroy(compiler.nodes);
 	hash_destroy(compiler.documents);
 	return compiler.schema;
@@ -547,5 +584,18 @@ es_schema_compile(Jsonb *source)
 	Jsonb	   *copy = palloc(VARSIZE(source));
 
 	memcpy(copy, source, VARSIZE(source));
-	return compile(copy, false);
+	return compile(copy, false, NULL);
+}
+
+/*
+ * es_schema_missing returns the URI of a document that a schema refers to and
+ * does not hold; NULL if there is none.
+ */
+char *
+es_schema_missing(Jsonb *source)
+{
+	char	   *missing = NULL;
+
+	(void) compile(source, false, &missing);
+	return missing;
 }

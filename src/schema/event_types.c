@@ -13,8 +13,31 @@
 #include "schema/registry.h"
 
 PG_FUNCTION_INFO_V1(es_check_json_schema);
+PG_FUNCTION_INFO_V1(es_event_type_failure);
 PG_FUNCTION_INFO_V1(es_json_schema_breaks);
 PG_FUNCTION_INFO_V1(es_json_schema_failure);
+PG_FUNCTION_INFO_V1(es_json_schema_missing);
+
+/*
+ * compiled_schema returns a version's schema, compiled when it is first needed.
+ */
+static EsSchema *
+compiled_schema(EsRegistry *registry, EsTypeVersion *version)
+{
+	if (version->schema == NULL)
+	{
+		/* what an error leaves half done goes with the current context */
+		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "eventsrc schema",
+													  ALLOCSET_SMALL_SIZES);
+		MemoryContext old = MemoryContextSwitchTo(context);
+		EsSchema   *schema = es_schema_compile(version->json_schema);
+
+		MemoryContextSwitchTo(old);
+		MemoryContextSetParent(context, registry->context);
+		version->schema = schema;
+	}
+	return version->schema;
+}
 
 /*
  * check_data refuses data that does not fit a version's schema.
@@ -23,22 +46,16 @@ static void
 check_data(EsRegistry *registry, EsTypeVersion *version, Datum data)
 {
 	static MemoryContext context = NULL;
+	EsSchema   *schema = compiled_schema(registry, version);
 	MemoryContext old;
 	EsSchemaFailure failure;
 	bool		fits;
-
-	if (version->schema == NULL)
-	{
-		old = MemoryContextSwitchTo(registry->context);
-		version->schema = es_schema_compile(version->json_schema);
-		MemoryContextSwitchTo(old);
-	}
 
 	/* what a check allocates must not add up over the events of an append */
 	if (context == NULL)
 		context = AllocSetContextCreate(TopMemoryContext, "eventsrc schema check", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
-	fits = es_schema_check(version->schema, DatumGetJsonbP(data), &failure);
+	fits = es_schema_check(schema, DatumGetJsonbP(data), &failure);
 	if (!fits)
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_EVENT),
@@ -112,6 +129,20 @@ es_check_json_schema(PG_FUNCTION_ARGS)
 }
 
 /*
+ * es_json_schema_missing is eventsrc.json_schema_missing(json_schema): the URI
+ * of a document that it refers to and does not hold; NULL if there is none.
+ */
+Datum
+es_json_schema_missing(PG_FUNCTION_ARGS)
+{
+	char	   *missing = es_schema_missing(PG_GETARG_JSONB_P(0));
+
+	if (missing == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(missing));
+}
+
+/*
  * es_json_schema_breaks is eventsrc.json_schema_breaks(narrow, wide): what
  * keeps the wide schema from accepting all that the narrow one accepts.
  */
@@ -140,5 +171,27 @@ es_json_schema_failure(PG_FUNCTION_ARGS)
 	if (es_schema_check(schema, PG_GETARG_JSONB_P(1), &failure))
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("At \"%s\", keyword \"%s\": %s.",
+											  failure.pointer, failure.keyword, failure.reason)));
+}
+
+/*
+ * es_event_type_failure is eventsrc.event_type_failure(event_type,
+ * schema_version, data, store): why the data of an event does not fit the
+ * schema of its type's last version; NULL if it fits.
+ */
+Datum
+es_event_type_failure(PG_FUNCTION_ARGS)
+{
+	text	   *event_type = PG_GETARG_TEXT_PP(0);
+	EsStore    *store = es_store_open(es_store_name_arg(fcinfo, 3), AccessShareLock);
+	EsRegistry *registry = es_registry_open(store);
+	EsTypeVersion *version = es_registry_latest(registry, event_type);
+	EsSchemaFailure failure;
+
+	if (version == NULL || version->json_schema == NULL ||
+		es_schema_check(compiled_schema(registry, version), PG_GETARG_JSONB_P(2), &failure))
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("As %s version %d it does not fit the schema of version %d. At \"%s\", keyword \"%s\": %s.",
+											  text_to_cstring(event_type), PG_GETARG_INT32(1), version->version,
 											  failure.pointer, failure.keyword, failure.reason)));
 }

@@ -5,6 +5,7 @@
  *		compile.c		a schema as a graph of nodes
  *		reference.c		$id and $ref
  *		pattern.c		regular expressions of ECMA 262, for PostgreSQL's engine
+ *		automaton.c		the simple ones, without it; automaton_parse.c
  *		check.c			a value against the nodes
  *		compatible.c	one schema against another
  *		values.c		parts, order and pointers of jsonb
@@ -15,6 +16,7 @@
 
 #include "eventsrc.h"
 
+#include "regex/regex.h"
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
@@ -29,6 +31,15 @@
 #define ES_JSON_INTEGER		0x40	/* numbers without a fraction only */
 
 typedef struct EsSchemaNode EsSchemaNode;
+typedef struct EsAutomaton EsAutomaton;
+
+/* a regular expression */
+typedef struct EsPattern
+{
+	EsAutomaton *automaton;		/* NULL: the server's engine is asked */
+	bool		has_regex;		/* only then */
+	regex_t		regex;
+} EsPattern;
 
 /* a text with its length; not terminated */
 typedef struct EsSchemaKey
@@ -42,7 +53,7 @@ typedef struct EsSchemaMember
 {
 	EsSchemaKey key;
 	EsSchemaNode *node;			/* NULL: of dependencies, names only */
-	text	   *pattern;		/* of patternProperties */
+	EsPattern  *pattern;		/* of patternProperties */
 	int			nnames;
 	EsSchemaKey *names;
 } EsSchemaMember;
@@ -59,8 +70,10 @@ struct EsSchemaNode
 	bool		never;			/* the schema false */
 	bool		has_ref;
 	char	   *ref_uri;		/* absolute, or a mere fragment */
+	char	   *ref_place;		/* a JSON pointer */
 	EsSchemaNode *ref;			/* then nothing else counts */
 	int			mark;			/* of a walk over the graph */
+	bool		combines;		/* there is something from all_of on */
 
 	int			types;			/* 0: any */
 	bool		has_enum;
@@ -76,7 +89,7 @@ struct EsSchemaNode
 
 	int64		min_length;
 	int64		max_length;		/* -1: none; so the next */
-	text	   *pattern;
+	EsPattern  *pattern;
 
 	EsSchemaNode *items;		/* of all items, or after those of tuple */
 	EsSchemaList tuple;
@@ -89,9 +102,9 @@ struct EsSchemaNode
 	int64		min_properties;
 	int64		max_properties;
 	int			nrequired;
-	EsSchemaKey *required;
+	EsSchemaKey *required;		/* in jsonb's order of keys */
 	int			nproperties;
-	EsSchemaMember *properties; /* in jsonb's order of keys */
+	EsSchemaMember *properties; /* in the same order */
 	int			npatterns;
 	EsSchemaMember *patterns;
 	EsSchemaNode *additional_properties;
@@ -137,6 +150,12 @@ typedef struct EsJsonPath
  * context; raises ERRCODE_ES_INVALID_EVENT_TYPE if it is none.
  */
 extern EsSchema *es_schema_compile(Jsonb *source);
+
+/*
+ * es_schema_missing returns the URI of a document that a schema refers to and
+ * does not hold; NULL if there is none.
+ */
+extern char *es_schema_missing(Jsonb *source);
 
 /* es_schema_check tells whether a value fits; if not, failure says why. */
 extern bool es_schema_check(EsSchema *schema, Jsonb *value, EsSchemaFailure *failure);
@@ -184,8 +203,12 @@ extern bool es_schema_find(EsSchemaCompiler *compiler, const char *uri, JsonbVal
 extern void es_schema_check_loops(EsSchemaNode *root, List *nodes);
 
 /* pattern.c */
-extern text *es_pattern_make(const char *pattern, int length, const EsJsonPath *path);
-extern bool es_pattern_matches(text *pattern, const char *value, int length);
+extern EsPattern *es_pattern_make(const char *source, int length, const EsJsonPath *path);
+extern bool es_pattern_matches(EsPattern *pattern, const char *value, int length);
+
+/* automaton.c, for pattern.c */
+extern EsAutomaton *es_automaton_make(const char *pattern, int length);
+extern bool es_automaton_matches(const EsAutomaton *automaton, const char *value, int length);
 
 /* metaschema.c */
 extern const char *const es_metaschemas[3];

@@ -2,14 +2,15 @@
  * pattern.c
  *		Regular expressions of ECMA 262, as JSON Schema has them, for
  *		PostgreSQL's engine, which can be cancelled and does not overrun the
- *		stack.
+ *		stack.  Simple ones have an automaton of our own, see automaton.c.
  */
 #include "eventsrc.h"
 
 #include "catalog/pg_collation.h"
 #include "lib/stringinfo.h"
-#include "regex/regex.h"
-#include "utils/builtins.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
 
 #include "schema/json_schema.h"
 
@@ -86,49 +87,103 @@ translate_pattern(StringInfo to, const char *from, int length)
 }
 
 /*
- * es_pattern_make makes a pattern ready for es_pattern_matches(); raises an
- * error if it is none.
+ * free_regex frees what the server's engine made of a pattern, which not all
+ * versions keep in a memory context; a callback of the pattern's context, too.
  */
-text *
-es_pattern_make(const char *pattern, int length, const EsJsonPath *path)
+static void
+free_regex(void *arg)
 {
-	StringInfoData translated;
-	text	   *result;
-	pg_wchar   *wide;
-	regex_t		regex;
-	int			status;
+	EsPattern  *pattern = arg;
+
+	if (pattern->has_regex)
+		pg_regfree(&pattern->regex);
+	pattern->has_regex = false;
+}
+
+/*
+ * refuse_pattern raises the error of a pattern that the engine does not take.
+ */
+static void
+refuse_pattern(int status, const regex_t *regex, const EsJsonPath *path)
+{
 	char		reason[100];
 
-	initStringInfo(&translated);
-	translate_pattern(&translated, pattern, length);
-	result = cstring_to_text_with_len(translated.data, translated.len);
+	CHECK_FOR_INTERRUPTS();
+	pg_regerror(status, regex, reason, sizeof(reason));
+	ereport(ERROR,
+			(errcode(ERRCODE_ES_INVALID_EVENT_TYPE),
+			 errmsg("the JSON Schema has an invalid regular expression"),
+			 errdetail("At \"%s\": %s.", es_json_path(path), reason),
+			 errhint("Patterns are those of JavaScript; not all of its newer notations are known here.")));
+}
 
-	/* a trial, for an error that names the place */
+/*
+ * es_pattern_make makes a pattern ready for es_pattern_matches(), in the
+ * current memory context; raises an error if it is none.
+ */
+EsPattern *
+es_pattern_make(const char *source, int length, const EsJsonPath *path)
+{
+	EsPattern  *pattern = palloc0(sizeof(EsPattern));
+	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
+	StringInfoData translated;
+	pg_wchar   *wide;
+	int			status;
+
+	initStringInfo(&translated);
+	translate_pattern(&translated, source, length);
 	wide = palloc((translated.len + 1) * sizeof(pg_wchar));
-	status = pg_regcomp(&regex, wide,
+	status = pg_regcomp(&pattern->regex, wide,
 						pg_mb2wchar_with_len(translated.data, wide, translated.len),
 						REG_ADVANCED | REG_NOSUB, C_COLLATION_OID);
 	if (status != REG_OKAY)
-	{
-		pg_regerror(status, &regex, reason, sizeof(reason));
-		ereport(ERROR,
-				(errcode(ERRCODE_ES_INVALID_EVENT_TYPE),
-				 errmsg("the JSON Schema has an invalid regular expression"),
-				 errdetail("At \"%s\": %s.", es_json_path(path), reason),
-				 errhint("Patterns are those of JavaScript; not all of its newer notations are known here.")));
-	}
-	pg_regfree(&regex);
+		refuse_pattern(status, &pattern->regex, path);
+	pattern->has_regex = true;
+	callback->func = free_regex;
+	callback->arg = pattern;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
 	pfree(wide);
 	pfree(translated.data);
-	return result;
+
+	pattern->automaton = es_automaton_make(source, length);
+	if (pattern->automaton)
+		free_regex(pattern);
+	return pattern;
+}
+
+/*
+ * run_engine tells by the server's engine whether a pattern is found in a
+ * string.
+ */
+static bool
+run_engine(EsPattern *pattern, const char *value, int length)
+{
+	pg_wchar   *wide = palloc_extended((Size) (length + 1) * sizeof(pg_wchar), MCXT_ALLOC_HUGE);
+	int			status;
+
+	status = pg_regexec(&pattern->regex, wide, pg_mb2wchar_with_len(value, wide, length), 0,
+						NULL, 0, NULL, 0);
+	if (status != REG_OKAY && status != REG_NOMATCH)
+	{
+		char		reason[100];
+
+		CHECK_FOR_INTERRUPTS();
+		pg_regerror(status, &pattern->regex, reason, sizeof(reason));
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_REGULAR_EXPRESSION),
+				 errmsg("regular expression failed: %s", reason)));
+	}
+	pfree(wide);
+	return status == REG_OKAY;
 }
 
 /*
  * es_pattern_matches tells whether a pattern is found in a string.
  */
 bool
-es_pattern_matches(text *pattern, const char *value, int length)
+es_pattern_matches(EsPattern *pattern, const char *value, int length)
 {
-	return RE_compile_and_execute(pattern, unconstify(char *, value), length,
-								  REG_ADVANCED | REG_NOSUB, C_COLLATION_OID, 0, NULL);
+	if (pattern->automaton)
+		return es_automaton_matches(pattern->automaton, value, length);
+	return run_engine(pattern, value, length);
 }

@@ -81,12 +81,35 @@ SELECT es_create_event_type('Bad', json_schema => '{"type": "objekt"}');
 SELECT es_create_event_type('Bad', json_schema => '{"properties": {"a": {"minimum": "1"}}}');
 SELECT es_create_event_type('Bad', json_schema => '"string"');
 SELECT es_create_event_type('Bad', json_schema => '{"$ref": "https://example.com/order.json"}');
+SELECT es_create_event_type('Bad', json_schema => '{"properties": {"lines": {"items": {"$ref": "https://example.com/line.json#/a"}}}}');
 SELECT es_create_event_type('Bad', json_schema => '{"$ref": "#/definitions/missing"}');
 SELECT es_create_event_type('Bad', json_schema => '{"$ref": "#"}');
 SELECT es_create_event_type('Bad', json_schema => '{"definitions": {"a": {"allOf": [{"$ref": "#/definitions/b"}]}, "b": {"not": {"$ref": "#/definitions/a"}}}, "$ref": "#/definitions/a"}');
 SELECT es_create_event_type('Bad', json_schema => '{"properties": {"a": {"pattern": "["}}}');
 SELECT es_create_event_type('Bad', json_schema => '{"$schema": "https://json-schema.org/draft/2020-12/schema"}');
 SELECT es_create_event_type('Bad', json_schema => '{"$schema": "http://json-schema.org/draft-04/schema#", "exclusiveMinimum": 1}');
+-- a reference to a registered schema, by its $id: a copy of it is kept beside what refers to it
+SELECT es_create_event_type('Currency', json_schema => '{"$id": "https://example.com/currency", "definitions": {"code": {"pattern": "^[A-Z]{3}$"}}}');
+SELECT es_create_event_type('Money', json_schema => '{"$id": "https://example.com/money#", "required": ["amount"], "additionalProperties": false,
+    "properties": {"amount": {"$ref": "#/definitions/positive"}, "currency": {"$ref": "currency#/definitions/code"}}, "definitions": {"positive": {"minimum": 0}}}');
+SELECT es_create_event_type('Invoiced', json_schema => '{"properties": {"total": {"$ref": "https://example.com/money"}, "tax": {"$ref": "https://example.com/money"}}}');
+SELECT es_create_event_type('Charged', json_schema => '{"$ref": "https://example.com/money"}');
+SELECT json_schema #> '{definitions,https://example.com/money,required}' FROM types.event_types WHERE event_type = 'Charged';
+-- repeated, it is the same version
+SELECT es_create_event_type('Charged', json_schema => '{"$ref": "https://example.com/money"}');
+-- with it gone
+SELECT es_drop_event_type('Currency');
+SELECT es_drop_event_type('Money');
+SELECT version FROM es_append('Invoice', '1', 'Invoiced', '{"total": {"amount": 1, "currency": "EUR"}}');
+SELECT version FROM es_append('Invoice', '1', 'Charged', '{"amount": 1}');
+SELECT es_append('Invoice', '1', 'Invoiced', '{"total": {"amount": 1}, "tax": {"amount": -1}}');
+SELECT es_append('Invoice', '1', 'Invoiced', '{"total": {"amount": 1, "currency": "euro"}}');
+SELECT es_append('Invoice', '1', 'Charged', '{"sum": 1}');
+SELECT es_create_event_type('Charged', compatibility => 'backward', json_schema => '{"$ref": "https://example.com/money"}');
+-- a part that it has not, another draft
+SELECT es_create_event_type('Currency', json_schema => '{"$id": "https://example.com/currency", "definitions": {"code": {"pattern": "^[A-Z]{3}$"}}}');
+SELECT es_create_event_type('Bad', json_schema => '{"$ref": "https://example.com/currency#/definitions/name"}');
+SELECT es_create_event_type('Bad', json_schema => '{"$schema": "http://json-schema.org/draft-06/schema#", "not": {"$ref": "https://example.com/currency"}}');
 \set VERBOSITY sqlstate
 SELECT es_create_event_type('');
 SELECT es_create_event_type(NULL);
