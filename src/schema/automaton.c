@@ -41,21 +41,21 @@ sort_symbols(const EsPatternParser *parser, uint8 *class_of, EsSet *taken_by)
 {
 	int			nclasses = 0;
 
-	for (int symbol = 0; symbol < ES_NSYMBOLS; symbol++)
+	for (int character = 0; character < ES_NSYMBOLS; character++)
 	{
 		EsSet		positions = {{0}};
 		int			class = 0;
 
 		for (int i = 0; i < parser->npositions; i++)
 		{
-			if (es_set_has(&parser->symbols[i], symbol))
+			if (es_set_has(&parser->symbols[i], character))
 				es_set_add(&positions, i);
 		}
 		while (class < nclasses && memcmp(&taken_by[class], &positions, sizeof(EsSet)) != 0)
 			class++;
 		if (class == nclasses)
 			taken_by[nclasses++] = positions;
-		class_of[symbol] = class;
+		class_of[character] = class;
 	}
 	return nclasses;
 }
@@ -174,7 +174,7 @@ es_automaton_matches(const EsAutomaton *automaton, const char *value, int length
 	while (at < end)
 	{
 		unsigned char c = *at;
-		int			symbol = c;
+		int			character = c;
 
 		if (!automaton->to_end && automaton->accepts[state])
 			return true;
@@ -182,10 +182,10 @@ es_automaton_matches(const EsAutomaton *automaton, const char *value, int length
 			at++;
 		else
 		{
-			symbol = ES_OTHER;
+			character = ES_OTHER;
 			at += pg_encoding_mblen(encoding, at);
 		}
-		state = automaton->next[state * automaton->nclasses + automaton->class_of[symbol]];
+		state = automaton->next[state * automaton->nclasses + automaton->class_of[character]];
 		if (state == DEAD)
 			return false;
 	}
