@@ -153,7 +153,6 @@ typedef struct EsStateAnswer
 extern text *es_identifier_arg(FunctionCallInfo fcinfo, int argno, const char *name);
 extern EsReducer *es_kept_reducer(FunctionCallInfo fcinfo);
 extern bool es_snapshots_usable(EsStore *store);
-extern void es_check_version(EsStateQuery *query);
 extern int64 es_nearest_version(EsStateQuery *query, int64 from_version, bool backward);
 extern void es_state_compute(EsStateQuery *query, EsAggregate *aggregate,
 							 EsStateAnswer *answer);
