@@ -30,29 +30,6 @@ CREATE FUNCTION eventsrc.event_type_failure(event_type text, schema_version int,
 COMMENT ON FUNCTION eventsrc.event_type_failure(text, int, jsonb, name) IS
     'why the data of an event does not fit the JSON Schema of its type''s last version; NULL if it fits';
 
--- own_store finds a store (NULL: the setting) and checks that the caller owns it.
-CREATE FUNCTION eventsrc.own_store(store name) RETURNS name
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    owner oid;
-BEGIN
-    store := coalesce(store, current_setting('eventsrc.store'));
-    SELECT s.owner INTO owner FROM eventsrc.stores s WHERE s.store = own_store.store;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'store "%" does not exist', store
-            USING ERRCODE = 'VE002', HINT = 'SELECT store FROM eventsrc.stores lists the stores of this database.';
-    END IF;
-    IF NOT pg_has_role(owner, 'USAGE') THEN
-        RAISE EXCEPTION 'must be owner of store "%"', store
-            USING ERRCODE = '42501', HINT = format('Its owner is %s.', owner::regrole);
-    END IF;
-    RETURN store;
-END
-$$;
-COMMENT ON FUNCTION eventsrc.own_store(name) IS 'finds a store and checks that the caller owns it';
-
 -- event_type_arg checks the argument event_type.
 CREATE FUNCTION eventsrc.event_type_arg(event_type text) RETURNS void
 LANGUAGE plpgsql

@@ -11,6 +11,7 @@
 #include "utils/memutils.h"
 
 #include "schema/registry.h"
+#include "store/texts.h"
 
 PG_FUNCTION_INFO_V1(es_check_json_schema);
 PG_FUNCTION_INFO_V1(es_event_type_failure);
@@ -78,8 +79,7 @@ is_own_type(text *event_type)
 
 	for (int i = 0; i < lengthof(types); i++)
 	{
-		if (VARSIZE_ANY_EXHDR(event_type) == strlen(types[i]) &&
-			memcmp(VARDATA_ANY(event_type), types[i], strlen(types[i])) == 0)
+		if (es_text_is(event_type, types[i]))
 			return true;
 	}
 	return false;
@@ -185,7 +185,7 @@ es_event_type_failure(PG_FUNCTION_ARGS)
 	text	   *event_type = PG_GETARG_TEXT_PP(0);
 	EsStore    *store = es_store_open(es_store_name_arg(fcinfo, 3), AccessShareLock);
 	EsRegistry *registry = es_registry_open(store);
-	EsTypeVersion *version = es_registry_latest(registry, event_type);
+	EsTypeVersion *version = es_registry_version(registry, event_type, PG_INT32_MAX);
 	EsSchemaFailure failure;
 
 	if (version == NULL || version->json_schema == NULL ||
