@@ -3,9 +3,10 @@
  *		Reducers as programs: what program.c and plpgsql.c make of a reducer's
  *		body, and run.c runs.
  *
- *		program.c	 when there is a program; its expressions; SQL functions
- *		plpgsql.c	 the statements of PL/pgSQL functions
- *		run.c		 runs a program for an event
+ *		program.c		 when there is a program; that of an SQL function
+ *		program_expr.c	 its expressions
+ *		plpgsql.c		 the statements of PL/pgSQL functions
+ *		run.c			 runs a program for an event
  */
 #ifndef EVENTSRC_PROGRAM_H
 #define EVENTSRC_PROGRAM_H
@@ -126,9 +127,11 @@ typedef struct EsProgramBuild
 /* program.c */
 extern int	es_program_add_param(EsProgram *program, Oid type);
 extern int	es_program_column(const char *name);
+extern EsProgramStep *es_program_step(EsStepKind kind, const char *where);
+
+/* program_expr.c */
 extern EsProgramExpr *es_program_expr(EsProgramBuild *build, Expr *expr, bool open);
 extern List *es_program_return(EsProgramBuild *build, Expr *expr, const char *where);
-extern EsProgramStep *es_program_step(EsStepKind kind, const char *where);
 
 /* plpgsql.c */
 extern bool es_program_is_plpgsql(Oid language, FmgrInfo *call);

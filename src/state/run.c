@@ -533,6 +533,9 @@ read_column(EsProgram *program, int column, ParamExternData *result)
 	if (!result->isnull && result->ptype == JSONBOID)
 	{
 		result->value = JsonbPGetDatum(DatumGetJsonbP(result->value));
-		*kept = (NullableDatum) {result->value, false};
+		*kept = (NullableDatum)
+		{
+			result->value, false
+		};
 	}
 }

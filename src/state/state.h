@@ -6,7 +6,8 @@
  *		merge.c		 the built-in reducers, which keep their state open
  *		patch.c		 es_merge_patch(), by which the second of them is named
  *		reducer.c	 reducers: which functions can serve, and their identity
- *		program.h	 reducers that are run here, not called: program.c, plpgsql.c, run.c
+ *		program.h	 reducers that are run here, not called: program.c, program_expr.c,
+ *					 plpgsql.c, run.c
  *		typed.c		 states of composite types
  *		aggregate.c	 aggregate types: es_create_aggregate(), and reading the registry
  *		fold.c		 the fold of events by any kind of reducer

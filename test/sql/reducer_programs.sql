@@ -187,7 +187,7 @@ SELECT count(es_append(type, id::text, (ARRAY['Placed', 'Added', 'Paid', 'Refund
     jsonb_build_object('n', CASE WHEN type ~ 'fails' AND random() > 0.02 OR random() > 0.1 THEN 1 + v % 7 ELSE 0 END,
                        'v', (ARRAY['null', '1', '1.50', '"text"', '"q\"\\u00e4"', 'true', 'false', '[1, {"a": null}]', '{}', '{"b": {"c": []}}']::jsonb[])[1 + floor(random() * 10)::int],
                        'f' || v % 4, repeat('x', (random() * CASE WHEN v = 9 THEN 9000 ELSE 90 END)::int))))
-FROM regress_kept.reducers, generate_series(1, 12) id, generate_series(1, 25) v;
+FROM regress_kept.reducers, generate_series(1, 8) id, generate_series(1, 25) v WHERE type !~ 'Merging' OR id = 1;
 
 -- state_of returns a state, or the error and where it was raised
 CREATE FUNCTION regress_state_of(type text, id text, version bigint) RETURNS text LANGUAGE plpgsql AS $$
@@ -236,8 +236,8 @@ RESET eventsrc.inline_reducers;
 SET eventsrc.store = 'regress_programs';
 \set SHOW_CONTEXT never
 SELECT * FROM regress_kept.differing ORDER BY 1 DESC, 2 DESC, 3 LIMIT 5;
--- errors there were, of these kinds
-SELECT type, split_part(state, E'\n', 2) AS error, count(*) > 0 AS some FROM regress_kept.called WHERE state ~ '^error' GROUP BY 1, 2 ORDER BY 1, 2;
+-- errors there were, of several kinds
+SELECT count(DISTINCT split_part(state, E'\n', 2)) > 3 AS several FROM regress_kept.called WHERE state ~ '^error';
 -- the first event is given to the function, the others are not
 SELECT type, count(DISTINCT es_state(type, '1', v) -> 'depth') AS depths FROM unnest('{Merging,Sql_Merging}'::text[]) type, generate_series(1, 5) v GROUP BY 1 ORDER BY 1;
 SET eventsrc.inline_reducers = off;
