@@ -198,7 +198,7 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
     -- (PL/pgSQL adds the expression where it failed once before in the transaction)
-    RETURN concat_ws(E'\n', 'error', SQLSTATE, SQLERRM, regexp_replace(context, '^SQL expression .*\n', '', 'ng'));
+    RETURN concat_ws(E'\n', 'error', SQLSTATE, SQLERRM, regexp_replace(context, '^(SQL|PL/pgSQL) expression .*\n', '', 'ng'));
 END
 $$;
 SET eventsrc.inline_reducers = off;
