@@ -138,6 +138,10 @@ define_settings(void)
 							"Shared memory that remembers where streams stand; 0 is none.",
 							NULL, &es_setting_stream_cache, 4096, 0, 1024 * 1024,
 							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomBoolVariable("eventsrc.inline_reducers",
+							 "Reducers of simple expressions are run by the fold itself, not called.",
+							 NULL, &es_setting_inline_reducers, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("eventsrc.launcher_naptime",
 							"Time between the launcher's looks for new databases.",
 							NULL, &es_setting_launcher_naptime, 60, 1, 86400,

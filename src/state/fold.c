@@ -1,7 +1,8 @@
 /*
  * fold.c
  *		The fold of events into a state, by a built-in reducer or by a user's,
- *		which is called directly, not through a statement an event.
+ *		which is called directly, not through a statement an event, or run as a
+ *		program (program.c).
  *
  * Memory stays bounded over any number of events: what a step allocates goes
  * when the next but one begins; only the state is carried over.
@@ -41,8 +42,11 @@ struct EsFold
 static void set_state(EsFold *fold, Jsonb *state);
 static Jsonb *find_restored(TupleTableSlot *slot);
 static void merge_event(EsFold *fold, TupleTableSlot *slot);
+static void open_merge(EsFold *fold);
+static void reduce(EsFold *fold, TupleTableSlot *slot);
+static bool run_program(EsFold *fold, TupleTableSlot *slot);
 static void call_reducer(EsFold *fold, TupleTableSlot *slot);
-static Datum invoke(EsFold *fold, TupleTableSlot *slot);
+static Datum invoke(EsFold *fold, Datum state, TupleTableSlot *slot);
 static void exchange_contexts(EsFold *fold);
 static void add_context(void *arg);
 
@@ -114,7 +118,7 @@ es_fold_event(EsFold *fold, TupleTableSlot *slot)
 	else if (fold->merging)
 		merge_event(fold, slot);
 	else
-		call_reducer(fold, slot);
+		reduce(fold, slot);
 }
 
 /*
@@ -201,12 +205,7 @@ merge_event(EsFold *fold, TupleTableSlot *slot)
 	bool		isnull;
 
 	if (fold->merge == NULL)
-	{
-		/* what a restored state left in carried is dropped with the fold */
-		caller = MemoryContextSwitchTo(fold->carried);
-		fold->merge = es_merge_begin(DatumGetJsonbP(fold->state));
-		MemoryContextSwitchTo(caller);
-	}
+		open_merge(fold);
 	data = slot_getattr(slot, ES_ATT_DATA, &isnull);
 	if (isnull)
 		return;
@@ -220,14 +219,26 @@ merge_event(EsFold *fold, TupleTableSlot *slot)
 }
 
 /*
- * call_reducer has a user's reducer make the next state.
+ * open_merge opens the state.  What a state before it left in carried is dropped
+ * with the next one that is not added to.
  */
 static void
-call_reducer(EsFold *fold, TupleTableSlot *slot)
+open_merge(EsFold *fold)
+{
+	MemoryContext caller = MemoryContextSwitchTo(fold->carried);
+
+	fold->merge = es_merge_begin(DatumGetJsonbP(fold->state));
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * reduce has a user's reducer make the next state.
+ */
+static void
+reduce(EsFold *fold, TupleTableSlot *slot)
 {
 	ErrorContextCallback callback;
 	MemoryContext caller;
-	Datum		result;
 	bool		isnull;
 
 	fold->version = DatumGetInt64(slot_getattr(slot, ES_ATT_VERSION, &isnull));
@@ -239,18 +250,72 @@ call_reducer(EsFold *fold, TupleTableSlot *slot)
 	error_context_stack = &callback;
 	caller = MemoryContextSwitchTo(fold->step);
 
-	result = invoke(fold, slot);
+	if (!es_program_usable(fold->reducer) || !run_program(fold, slot))
+	{
+		call_reducer(fold, slot);
+		es_program_learn(fold->reducer);
+	}
 
 	MemoryContextSwitchTo(caller);
 	error_context_stack = callback.previous;
+}
+
+/*
+ * run_program has the reducer's program make the next state; false if it
+ * cannot.
+ */
+static bool
+run_program(EsFold *fold, TupleTableSlot *slot)
+{
+	LOCAL_FCINFO(fcinfo, 2);
+	PgStat_FunctionCallUsage usage;
+	EsProgram  *program = fold->reducer->program;
+	Jsonb	  **parts;
+	int			nparts;
+
+	/* for those who count calls, it is one */
+	InitFunctionCallInfoData(*fcinfo, &fold->reducer->call, 2, DEFAULT_COLLATION_OID, NULL, NULL);
+	pgstat_init_function_usage(fcinfo, &usage);
+	if (!es_program_run(program, slot, fold->merge, fold->state))
+	{
+		MemoryContextReset(fold->step);
+		return false;
+	}
+	pgstat_end_function_usage(&usage, true);
+	nparts = es_program_parts(program, &parts);
+	if (nparts < 0 || (nparts > 0 && fold->merge == NULL && !es_program_opens(program)))
+	{
+		/* it may lie in the event, or in the state before */
+		fold->state = JsonbPGetDatum(DatumGetJsonbPCopy(es_program_write(program)));
+		fold->merge = NULL;
+		exchange_contexts(fold);
+		return true;
+	}
+	if (nparts > 0 && fold->merge == NULL)
+		open_merge(fold);
+	for (int i = 0; i < nparts; i++)
+		es_merge_add(fold->merge, JsonbPGetDatum(parts[i]));
+	MemoryContextReset(fold->step);
+	return true;
+}
+
+/*
+ * call_reducer calls a user's reducer, in the memory context of the step.
+ */
+static void
+call_reducer(EsFold *fold, TupleTableSlot *slot)
+{
+	Datum		state = fold->merge ? JsonbPGetDatum(es_merge_state(fold->merge)) : fold->state;
+	Datum		result = invoke(fold, state, slot);
 
 	/* the state may be what was passed in, then it stays where it is */
-	if (!fold->isnull && DatumGetPointer(result) == DatumGetPointer(fold->state))
+	if (!fold->isnull && DatumGetPointer(result) == DatumGetPointer(state))
 		MemoryContextReset(fold->step);
 	else
 	{
 		fold->state = result;
 		fold->isnull = false;
+		fold->merge = NULL;
 		exchange_contexts(fold);
 	}
 }
@@ -259,7 +324,7 @@ call_reducer(EsFold *fold, TupleTableSlot *slot)
  * invoke calls the reducer with the present state and an event.
  */
 static Datum
-invoke(EsFold *fold, TupleTableSlot *slot)
+invoke(EsFold *fold, Datum state, TupleTableSlot *slot)
 {
 	LOCAL_FCINFO(fcinfo, 2);
 	PgStat_FunctionCallUsage usage;
@@ -267,7 +332,7 @@ invoke(EsFold *fold, TupleTableSlot *slot)
 
 	InitFunctionCallInfoData(*fcinfo, &fold->reducer->call, 2,
 							 DEFAULT_COLLATION_OID, NULL, NULL);
-	fcinfo->args[0].value = fold->state;
+	fcinfo->args[0].value = state;
 	fcinfo->args[0].isnull = fold->isnull;
 	fcinfo->args[1].value = es_event_datum(slot);
 	fcinfo->args[1].isnull = false;
@@ -327,6 +392,10 @@ add_context(void *arg)
 		!VARATT_IS_COMPRESSED(event_type);
 	const char *identity = fold->aggregate->identity;
 	const char *name_end = strrchr(identity, '#');
+	const char *where = fold->reducer->program ? es_program_where(fold->reducer->program) : NULL;
+
+	if (where)
+		errcontext("%s", where);
 
 	/* no catalog is read here: the identity begins with the reducer's name */
 	errcontext("reducer %.*s on %s %s at version " INT64_FORMAT ", event type %s",

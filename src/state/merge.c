@@ -189,6 +189,47 @@ es_merge_state(EsMerge *merge)
 }
 
 /*
+ * es_merge_find finds the value of a key; false if the state has none.  The
+ * value lasts until the next event.
+ */
+bool
+es_merge_find(EsMerge *merge, const char *key, int keylen, JsonbValue *value)
+{
+	MergeKey	wanted = {key, keylen};
+	MergeSlot  *slot = merge_lookup(merge->fields, wanted);
+	MergeField *field;
+
+	if (merge->whole || slot == NULL)
+		return false;
+	field = slot->field->child ? written_child(slot->field) : slot->field;
+	if (JBE_ISNULL(field->type))
+		value->type = jbvNull;
+	else if (JBE_ISBOOL(field->type))
+	{
+		value->type = jbvBool;
+		value->val.boolean = JBE_ISBOOL_TRUE(field->type);
+	}
+	else if (JBE_ISSTRING(field->type))
+	{
+		value->type = jbvString;
+		value->val.string.val = field->value;
+		value->val.string.len = field->length;
+	}
+	else if (JBE_ISNUMERIC(field->type))
+	{
+		value->type = jbvNumeric;
+		value->val.numeric = (Numeric) field->value;
+	}
+	else
+	{
+		value->type = jbvBinary;
+		value->val.binary.data = (JsonbContainer *) field->value;
+		value->val.binary.len = field->length;
+	}
+	return true;
+}
+
+/*
  * open_object opens an object (NULL: an empty one).
  */
 static EsMerge *

@@ -1,15 +1,18 @@
 /*
  * plan.c
- *		Lets es_states() fold one aggregate where the query wants no other:
+ *		Lets es_states() fold some aggregates where the query wants no others:
  *
  *			SELECT * FROM es.order_now WHERE aggregate_id = '1';
+ *			SELECT * FROM es.order_now WHERE aggregate_id IN ('1', '2');
  *
  * The planner's hook gives the call of es_states() that is in FROM one argument
- * more, the id that the condition asks for.  The condition itself remains.
+ * more, an array of the ids that the condition asks for.  The condition itself
+ * remains.
  */
 #include "eventsrc.h"
 
 #include "access/transam.h"
+#include "catalog/pg_type.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
@@ -27,7 +30,8 @@ static set_rel_pathlist_hook_type previous_pathlist_hook = NULL;
 
 static void set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte);
 static FuncExpr *states_call(RangeTblEntry *rte);
-static Node *wanted_id(Index rti, Node *clause);
+static Node *wanted_ids(Index rti, Node *clause);
+static bool is_known(Node *node);
 static bool is_id(Index rti, Node *node);
 
 /*
@@ -41,13 +45,13 @@ es_state_install_hooks(void)
 }
 
 /*
- * set_rel_pathlist tells a call of es_states() which aggregate is wanted.
+ * set_rel_pathlist tells a call of es_states() which aggregates are wanted.
  */
 static void
 set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 {
 	FuncExpr   *call;
-	Node	   *id = NULL;
+	Node	   *ids = NULL;
 	ListCell   *cell;
 
 	if (previous_pathlist_hook)
@@ -58,16 +62,16 @@ set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *r
 		return;
 	foreach(cell, rel->baserestrictinfo)
 	{
-		id = wanted_id(rti, (Node *) lfirst_node(RestrictInfo, cell)->clause);
-		if (id)
+		ids = wanted_ids(rti, (Node *) lfirst_node(RestrictInfo, cell)->clause);
+		if (ids)
 			break;
 	}
-	if (id)
+	if (ids)
 	{
 		RangeTblFunction *function = copyObject(linitial_node(RangeTblFunction, rte->functions));
 
 		call = (FuncExpr *) function->funcexpr;
-		call->args = lappend(call->args, copyObject(id));
+		call->args = lappend(call->args, copyObject(ids));
 		rte->functions = list_make1(function);
 	}
 }
@@ -94,15 +98,23 @@ states_call(RangeTblEntry *rte)
 }
 
 /*
- * wanted_id returns what a condition says that the aggregate's id equals, if it
- * says that and the value is the same for all rows.
+ * wanted_ids returns an array of what a condition says that the aggregate's id
+ * equals, if it says that and the values are the same for all rows.
  */
 static Node *
-wanted_id(Index rti, Node *clause)
+wanted_ids(Index rti, Node *clause)
 {
 	OpExpr	   *op = (OpExpr *) clause;
+	ScalarArrayOpExpr *any = (ScalarArrayOpExpr *) clause;
+	ArrayExpr  *array;
 	Node	   *id;
 
+	if (IsA(clause, ScalarArrayOpExpr))
+	{
+		id = lsecond(any->args);
+		return any->useOr && any->opfuncid == F_TEXTEQ && get_collation_isdeterministic(any->inputcollid) &&
+			is_id(rti, linitial(any->args)) && exprType(id) == TEXTARRAYOID && is_known(id) ? id : NULL;
+	}
 	if (!IsA(clause, OpExpr) || list_length(op->args) != 2 || op->opfuncid != F_TEXTEQ ||
 		!get_collation_isdeterministic(op->inputcollid))
 		return NULL;
@@ -112,9 +124,24 @@ wanted_id(Index rti, Node *clause)
 		id = linitial(op->args);
 	else
 		return NULL;
-	if (contain_var_clause(id) || contain_volatile_functions(id) || contain_subplans(id))
+	if (!is_known(id))
 		return NULL;
-	return id;
+	array = makeNode(ArrayExpr);
+	array->array_typeid = TEXTARRAYOID;
+	array->array_collid = op->inputcollid;
+	array->element_typeid = TEXTOID;
+	array->elements = list_make1(id);
+	array->location = -1;
+	return (Node *) array;
+}
+
+/*
+ * is_known tells whether an expression is the same for all rows.
+ */
+static bool
+is_known(Node *node)
+{
+	return !contain_var_clause(node) && !contain_volatile_functions(node) && !contain_subplans(node);
 }
 
 /*

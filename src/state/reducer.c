@@ -164,6 +164,9 @@ es_reducer_prepare(EsReducer *reducer, Oid function)
 	reducer->state_type = get_func_rettype(function);
 	if (reducer->state_type != JSONBOID)
 		es_typed_prepare(reducer);
+	reducer->program = NULL;
+	reducer->builds = 0;
+	reducer->opaque = false;
 	reducer->function = function;
 }
 

@@ -6,6 +6,8 @@
  *		merge.c		 the built-in reducers, which keep their state open
  *		patch.c		 es_merge_patch(), by which the second of them is named
  *		reducer.c	 reducers: which functions can serve, and their identity
+ *		program.h	 reducers that are run here, not called: program.c, program_expr.c,
+ *					 plpgsql.c, run.c
  *		typed.c		 states of composite types
  *		aggregate.c	 aggregate types: es_create_aggregate(), and reading the registry
  *		fold.c		 the fold of events by any kind of reducer
@@ -70,9 +72,12 @@ extern EsMerge *es_merge_begin(Jsonb *start);
 extern void es_merge_add(EsMerge *merge, Datum data);
 extern void es_merge_patch_add(EsMerge *merge, Datum data);
 extern Jsonb *es_merge_state(EsMerge *merge);
+extern bool es_merge_find(EsMerge *merge, const char *key, int keylen, JsonbValue *value);
 
 /* patch.c */
 extern Datum es_merge_patch(PG_FUNCTION_ARGS);
+
+typedef struct EsProgram EsProgram;
 
 /*
  * A reducer that is set up to be called.  Who folds often keeps it, zeroed but
@@ -87,9 +92,25 @@ typedef struct EsReducer
 	Oid			state_type;		/* JSONBOID, or a composite type */
 	FmgrInfo	from_jsonb;		/* of a typed state */
 	FmgrInfo	to_jsonb;
+	EsProgram  *program;		/* NULL: none, or not yet */
+	int			builds;			/* how often it was made */
+	bool		opaque;			/* there can be no (better) one */
 } EsReducer;
 
 extern void es_reducer_prepare(EsReducer *reducer, Oid function);
+
+/* program.c */
+extern bool es_setting_inline_reducers;
+
+extern bool es_program_usable(EsReducer *reducer);
+extern void es_program_learn(EsReducer *reducer);
+
+/* run.c */
+extern bool es_program_run(EsProgram *program, TupleTableSlot *slot, EsMerge *merge, Datum state);
+extern int	es_program_parts(EsProgram *program, Jsonb ***parts);
+extern bool es_program_opens(EsProgram *program);
+extern Datum es_program_write(EsProgram *program);
+extern const char *es_program_where(EsProgram *program);
 
 /* typed.c */
 extern void es_typed_prepare(EsReducer *reducer);

@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "tcop/dest.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -45,9 +46,18 @@ typedef struct StatesReceiver
 	MemoryContext row;
 } StatesReceiver;
 
-static char *make_query(EsStore *store, bool as_of, bool occurred, bool merging, bool one);
+/* The aggregates that are wanted, if not all are. */
+typedef struct EsWantedIds
+{
+	Oid			type;			/* InvalidOid: all; TEXTOID: one */
+	Datum		ids;			/* a text, or an array */
+} EsWantedIds;
+
+static bool read_wanted(ArrayType *ids, EsWantedIds *wanted);
+static char *make_query(EsStore *store, bool as_of, bool occurred, bool merging,
+						EsWantedIds *wanted);
 static void run_query(const char *query, text *aggregate_type, Datum as_of,
-					  Datum id, bool parallel, DestReceiver *receiver);
+					  EsWantedIds *wanted, bool parallel, DestReceiver *receiver);
 static void start_receiver(DestReceiver *self, int operation, TupleDesc desc);
 static bool receive_event(TupleTableSlot *slot, DestReceiver *self);
 static void end_receiver(DestReceiver *self);
@@ -70,7 +80,7 @@ es_is_states(Oid function)
 /*
  * es_states(aggregate_type, as_of, occurred, store) returns the id, version and
  * state of every aggregate of a type, now or as of a moment.  plan.c adds a
- * fifth argument, the id of the only aggregate that is wanted.
+ * fifth argument, the ids of the only aggregates that are wanted.
  */
 Datum
 es_states(PG_FUNCTION_ARGS)
@@ -80,13 +90,13 @@ es_states(PG_FUNCTION_ARGS)
 	bool		occurred = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	EsStore    *store = es_store_open(es_store_name_arg(fcinfo, 3), AccessShareLock);
 	StatesReceiver receiver = {0};
-	bool		one = PG_NARGS() > 4;
+	EsWantedIds wanted = {0};
 	bool		merging;
 	bool		parallel;
 
 	es_store_check_acl(store, ACL_SELECT);
 	InitMaterializedSRF(fcinfo, 0);
-	if (one && PG_ARGISNULL(4))
+	if (PG_NARGS() > 4 && (PG_ARGISNULL(4) || !read_wanted(PG_GETARG_ARRAYTYPE_P(4), &wanted)))
 		return (Datum) 0;
 
 	receiver.pub.receiveSlot = receive_event;
@@ -109,9 +119,8 @@ es_states(PG_FUNCTION_ARGS)
 	parallel = merging ||
 		(receiver.upcasters == NULL &&
 		 func_parallel(receiver.aggregate.reducer) != PROPARALLEL_UNSAFE);
-	run_query(make_query(store, as_of, occurred, merging, one), aggregate_type,
-			  as_of ? PG_GETARG_DATUM(1) : (Datum) 0,
-			  one ? PG_GETARG_DATUM(4) : (Datum) 0, parallel, &receiver.pub);
+	run_query(make_query(store, as_of, occurred, merging, &wanted), aggregate_type,
+			  as_of ? PG_GETARG_DATUM(1) : (Datum) 0, &wanted, parallel, &receiver.pub);
 	if (receiver.fold)
 	{
 		put_state(&receiver);
@@ -123,11 +132,35 @@ es_states(PG_FUNCTION_ARGS)
 }
 
 /*
+ * read_wanted reads the ids of the aggregates that are wanted; false if there is
+ * none.
+ */
+static bool
+read_wanted(ArrayType *ids, EsWantedIds *wanted)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			count;
+	int			found = 0;
+
+	deconstruct_array(ids, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &count);
+	for (int i = 0; i < count; i++)
+	{
+		if (!nulls[i])
+			values[found++] = values[i];
+	}
+	/* one is found in order, by the index */
+	wanted->type = found == 1 ? TEXTOID : TEXTARRAYOID;
+	wanted->ids = found == 1 ? values[0] : PointerGetDatum(ids);
+	return found > 0;
+}
+
+/*
  * make_query makes the query for the events, with the columns of es_event.  The
  * built-in merge looks at few of them; the others are not read.
  */
 static char *
-make_query(EsStore *store, bool as_of, bool occurred, bool merging, bool one)
+make_query(EsStore *store, bool as_of, bool occurred, bool merging, EsWantedIds *wanted)
 {
 	const char *happened = occurred ?
 		"COALESCE(occurred_at, recorded_at)" : "recorded_at";
@@ -154,8 +187,9 @@ make_query(EsStore *store, bool as_of, bool occurred, bool merging, bool one)
 					 quote_qualified_identifier(NameStr(store->name), "events"));
 	if (as_of)
 		appendStringInfo(&query, " AND %s OPERATOR(pg_catalog.<=) $2", happened);
-	if (one)
-		appendStringInfoString(&query, " AND aggregate_id OPERATOR(pg_catalog.=) $3");
+	if (OidIsValid(wanted->type))
+		appendStringInfo(&query, " AND aggregate_id OPERATOR(pg_catalog.=) %s($3)",
+						 wanted->type == TEXTARRAYOID ? "ANY" : "");
 	appendStringInfo(&query, " ORDER BY aggregate_id, %s%s version",
 					 occurred ? happened : "", occurred ? "," : "");
 	return query.data;
@@ -167,7 +201,7 @@ make_query(EsStore *store, bool as_of, bool occurred, bool merging, bool one)
  * them: without them if the reducer does not say that it is safe.
  */
 static void
-run_query(const char *query, text *aggregate_type, Datum as_of, Datum id,
+run_query(const char *query, text *aggregate_type, Datum as_of, EsWantedIds *wanted,
 		  bool parallel, DestReceiver *receiver)
 {
 	SPIExecuteOptions options = {0};
@@ -182,10 +216,10 @@ run_query(const char *query, text *aggregate_type, Datum as_of, Datum id,
 	params->params[1].isnull = as_of == (Datum) 0;
 	params->params[1].pflags = PARAM_FLAG_CONST;
 	params->params[1].ptype = TIMESTAMPTZOID;
-	params->params[2].value = id;
-	params->params[2].isnull = id == (Datum) 0;
+	params->params[2].value = wanted->ids;
+	params->params[2].isnull = wanted->ids == (Datum) 0;
 	params->params[2].pflags = PARAM_FLAG_CONST;
-	params->params[2].ptype = TEXTOID;
+	params->params[2].ptype = OidIsValid(wanted->type) ? wanted->type : TEXTOID;
 	options.params = params;
 	options.read_only = true;
 	options.dest = receiver;

@@ -40,6 +40,29 @@ SELECT count(*), bool_and(s.state = m.state AND s.version = m.version) AS same F
 SET enable_indexscan = off; SET enable_bitmapscan = off; SET work_mem = '64kB';
 SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
 SELECT count(*), bool_and(s.state = m.state AND s.version = m.version) AS same FROM es_states('Counter') s FULL JOIN model m USING (aggregate_id);
+-- (parallel workers read and sort, if the reducer says that it is safe beside them; those of es_fold() too)
+CREATE FUNCTION regress_workers(state jsonb, event es_event) RETURNS jsonb STABLE PARALLEL SAFE LANGUAGE sql
+AS $$ SELECT jsonb_build_object('workers', greatest((state -> 'workers')::int, (SELECT count(*) FROM pg_stat_activity WHERE leader_pid = pg_backend_pid()))) $$;
+SELECT es_create_aggregate('Counter', 'regress_workers(jsonb,es_event)', snapshot_every => 0);
+SET parallel_leader_participation = off; SET max_parallel_workers_per_gather = 2;
+SELECT max((state -> 'workers')::int) > 0 AS workers FROM es_states('Counter');
+ALTER FUNCTION regress_workers(jsonb, es_event) PARALLEL UNSAFE;
+SELECT max((state -> 'workers')::int) > 0 AS workers FROM es_states('Counter');
+DELETE FROM regress_temporal.aggregates WHERE aggregate_type = 'Counter';
+DROP FUNCTION regress_workers;
+CREATE FUNCTION regress_plan(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY EXECUTE 'EXPLAIN (COSTS OFF) ' || query;
+END
+$$;
+SELECT count(*) FILTER (WHERE line ~ 'Gather') AS gathers, min(n) FILTER (WHERE line ~ 'Aggregate') < min(n) FILTER (WHERE line ~ 'Gather') AS above
+FROM regress_plan('SELECT aggregate_id, es_fold(e ORDER BY version) FROM regress_temporal.events e WHERE aggregate_type = ''Counter'' GROUP BY 1')
+    WITH ORDINALITY p (line, n);
+SELECT count(*), bool_and(s.state = m.state) AS same
+FROM (SELECT aggregate_id, es_fold(e ORDER BY version) AS state FROM regress_temporal.events e WHERE aggregate_type = 'Counter' GROUP BY 1) s
+    FULL JOIN model m USING (aggregate_id);
+DROP FUNCTION regress_plan;
+RESET parallel_leader_participation; RESET max_parallel_workers_per_gather;
 RESET enable_indexscan; RESET enable_bitmapscan; RESET work_mem;
 RESET parallel_setup_cost; RESET parallel_tuple_cost; RESET min_parallel_table_scan_size;
 
@@ -188,14 +211,29 @@ SELECT * FROM regress_temporal.picky_now WHERE aggregate_id = 'good' AND id = 'o
 SELECT * FROM regress_temporal.picky_now WHERE aggregate_id = NULL::text;
 SELECT * FROM regress_temporal.picky_now WHERE aggregate_id = 'nobody';
 SELECT * FROM regress_temporal.picky_now WHERE aggregate_id IN ('good', 'fine') ORDER BY 1;
+SELECT * FROM regress_temporal.picky_now WHERE aggregate_id = ANY ('{fine,NULL,nobody,good,fine}') AND aggregate_id <> 'fine';
+SELECT * FROM regress_temporal.picky_now WHERE aggregate_id = ANY ('{fine,NULL}');
+SELECT count(*) FROM regress_temporal.picky_now WHERE aggregate_id = ANY ('{}');
+SELECT count(*) FROM regress_temporal.picky_now WHERE aggregate_id = ANY (NULL::text[]);
+SELECT count(*) FROM regress_temporal.picky_now WHERE aggregate_id = ANY ('{NULL}');
+SELECT * FROM regress_temporal.picky_at(now()) WHERE aggregate_id IN ('good', 'nobody');
+-- (these want any)
+SELECT * FROM regress_temporal.picky_now WHERE aggregate_id NOT IN ('bad', 'fine');
+SELECT * FROM regress_temporal.picky_now WHERE aggregate_id <> ALL ('{bad,fine}');
+SELECT * FROM regress_temporal.picky_now WHERE aggregate_id > ANY ('{c}');
 SELECT * FROM regress_temporal.picky_at(now()) WHERE aggregate_id = 'good';
 PREPARE one(text) AS SELECT * FROM regress_temporal.picky_now WHERE aggregate_id = $1;
 SET plan_cache_mode = force_generic_plan;
 EXECUTE one('good');
 EXECUTE one('fine');
 EXECUTE one(NULL);
+PREPARE several(text[]) AS SELECT * FROM regress_temporal.picky_now WHERE aggregate_id = ANY ($1) ORDER BY 1;
+EXECUTE several('{good,fine}');
+EXECUTE several(NULL);
+DEALLOCATE several;
 SELECT id, (SELECT state FROM es_states('Picky') WHERE aggregate_id = id) FROM unnest('{good,fine}'::text[]) id;
 EXPLAIN (VERBOSE, COSTS OFF) SELECT version FROM es_states('Picky') WHERE aggregate_id = 'good';
+EXPLAIN (VERBOSE, COSTS OFF) SELECT version FROM es_states('Picky') WHERE aggregate_id IN ('good', 'fine');
 RESET plan_cache_mode;
 DEALLOCATE one;
 \set VERBOSITY default

@@ -185,6 +185,33 @@ foreach my $query (q{es_state('Long', '1')}, q{es_history('Long', '1')}, q{es_re
 	# nothing folds 20,000 events in so short a time
 	is(sqlstate_of($node, "SET statement_timeout = '5ms'; SELECT $query"), '57014', "$query can be stopped");
 }
+# the memory that a fold takes does not grow with the stream: an upcaster looks at it now and then
+my $length = 1000 + 18_000 * $torture;
+$node->safe_psql('postgres', qq{
+	CREATE FUNCTION remembering(event es_event) RETURNS jsonb LANGUAGE plpgsql AS \$\$
+	BEGIN
+		IF event.version % 9000 = 1000 THEN
+			RETURN event.data || jsonb_build_object('m' || event.version, (SELECT sum(used_bytes) FROM pg_backend_memory_contexts));
+		END IF;
+		RETURN event.data;
+	END
+	\$\$;
+	SELECT es_create_upcaster('Remembered', 1, 'remembering(es_event)');
+	CREATE FUNCTION merging(state jsonb, event es_event) RETURNS jsonb LANGUAGE plpgsql AS 'BEGIN RETURN state || event.data; END';
+	CREATE FUNCTION rewriting(state jsonb, event es_event) RETURNS jsonb LANGUAGE plpgsql AS 'BEGIN RETURN (state - ''k'') || event.data; END';
+	SELECT es_create_aggregate('Bound' || r, CASE WHEN r <> '' THEN r::regprocedure END, snapshot_every => 0)
+	FROM unnest('{"","es_merge_patch(jsonb,es_event)","merging(jsonb,es_event)","rewriting(jsonb,es_event)"}'::text[]) r;
+	INSERT INTO es.events (aggregate_type, aggregate_id, event_type, data)
+	SELECT aggregate_type, '1', 'Remembered', jsonb_build_object('k', v, 'x', repeat('x', v % 300))
+	FROM es.aggregates, generate_series(1, $length) v WHERE aggregate_type ~ '^Bound'});
+foreach my $inline ('on', 'off')
+{
+	is($node->safe_psql('postgres', qq{SET eventsrc.inline_reducers = $inline;
+		SELECT aggregate_type FROM es.aggregates, LATERAL es_state(aggregate_type, '1') s
+		WHERE aggregate_type ~ '^Bound' AND abs((s ->> 'm$length')::bigint - (s ->> 'm10000')::bigint) < 100000 ORDER BY aggregate_type COLLATE "C"}),
+		join("\n", 'Bound', map { "Bound$_(jsonb,es_event)" } qw(es_merge_patch merging rewriting)), "the memory of folds is bounded, inline_reducers $inline");
+}
+
 is($node->safe_psql('postgres', q{
 	SELECT count(es_append('Big', '1', 'Changed', jsonb_build_object('k' || n, repeat('x', 12500000)))) FROM generate_series(1, 4) n;
 	SELECT length(es_state('Big', '1')::text) > 50000000}), "4\nt", 'a state of 50 MB');

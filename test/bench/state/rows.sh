@@ -1,8 +1,10 @@
 # States, computed from all events of a stream, and from a snapshot; and those of many streams.
 # shellcheck shell=bash
 for n in 100 1000; do
-    compare "es_state() of $n events, merge" 1 "$n" "merge_$n.sql" "merge_${n}_bare.sql - state || data aggregate"
-    compare "es_state() of $n events, plpgsql reducer" 1 "$n" "reducer_$n.sql" "reducer_${n}_bare.sql - plpgsql loop"
+    compare "es_state() of $n events, merge" 1 "$n" "merge_$n.sql" "merge_${n}_bare.sql >=1.0 state || data aggregate" \
+        "fetch_$n.sql >=4.0 the rows to the client"
+    compare "es_state() of $n events, plpgsql reducer" 1 "$n" "reducer_$n.sql" "reducer_${n}_bare.sql >=2.0 plpgsql loop"
+    compare "es_state() of $n events, plpgsql reducer of branches" 1 "$n" "branches_$n.sql" "branches_${n}_bare.sql >=2.0 plpgsql loop"
 done
 compare "es_state() 50 events after a snapshot, stream of $events" 1 1 snapshot.sql 'merge_100.sql >=0.67 es_state() of 100 events'
 compare "es_states() of $((events / 10)) aggregates" 1 "$events" states.sql 'states_bare.sql >=1.0 state || data aggregate' \

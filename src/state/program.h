@@ -1,0 +1,144 @@
+/*
+ * program.h
+ *		Reducers as programs: what program.c and plpgsql.c make of a reducer's
+ *		body, and run.c runs.
+ *
+ *		program.c		 when there is a program; that of an SQL function
+ *		program_expr.c	 its expressions
+ *		plpgsql.c		 the statements of PL/pgSQL functions
+ *		run.c			 runs a program for an event
+ */
+#ifndef EVENTSRC_PROGRAM_H
+#define EVENTSRC_PROGRAM_H
+
+#include "state/state.h"
+
+#include "executor/executor.h"
+#include "nodes/params.h"
+
+/*
+ * What the Params of a program's expressions stand for: the state, the event,
+ * its columns, and from ES_PARAM_OTHER on what the program's params say.
+ */
+#define ES_PARAM_STATE		1
+#define ES_PARAM_EVENT		2
+#define ES_PARAM_COLUMN		3	/* the first */
+#define ES_PARAM_OTHER		(ES_PARAM_COLUMN + ES_NATTS)
+
+/* a key of the state that an expression looks at, or a variable */
+typedef struct EsProgramParam
+{
+	Oid			type;
+	char	   *key;			/* NULL: a variable */
+	int			keylen;
+	bool		as_text;		/* state ->> key, not state -> key */
+	NullableDatum value;		/* of a variable */
+} EsProgramParam;
+
+/* what is added to the state: state || expr, or jsonb_set(state, {key}, expr) */
+typedef struct EsProgramPart
+{
+	ExprState  *expr;
+	char	   *key;			/* NULL: the keys of expr's value */
+	int			keylen;
+} EsProgramPart;
+
+/* an expression: the state with parts added to it, or any */
+typedef struct EsProgramExpr
+{
+	ExprState  *expr;			/* NULL: the state and parts */
+	bool		is_varlena;
+	bool		snapshot;		/* it needs one of its own */
+	List	   *parts;			/* of EsProgramPart */
+} EsProgramExpr;
+
+typedef enum EsStepKind
+{
+	ES_STEP_ASSIGN,				/* expr to the state or a variable */
+	ES_STEP_BRANCH,				/* to the first arm that holds */
+	ES_STEP_RETURN,				/* expr */
+	ES_STEP_STOP				/* from here on the function itself knows */
+} EsStepKind;
+
+typedef struct EsProgramStep
+{
+	EsStepKind	kind;
+	const char *where;			/* for an error's context */
+	EsProgramExpr *expr;		/* NULL: NULL (ES_STEP_ASSIGN), none */
+	int			target;			/* of ES_STEP_ASSIGN; of a branch's expr, 0:
+								 * CaseTestExpr */
+	List	   *arms;			/* of EsProgramArm */
+	List	   *otherwise;		/* steps */
+} EsProgramStep;
+
+typedef struct EsProgramArm
+{
+	EsProgramExpr *condition;
+	List	   *steps;
+} EsProgramArm;
+
+struct EsProgram
+{
+	MemoryContext context;
+	uint64		generation;		/* of the catalogs that it was made from */
+	char	   *search_path;
+	Oid			user;			/* may call what it calls */
+	List	   *steps;
+	bool		unfinished;		/* calls can tell more about the function */
+	ParamListInfo params;
+	ExprContext *econtext;
+	int			nothers;
+	int			room;
+	EsProgramParam *others;
+
+	/* how it goes */
+	int64		runs;
+	int64		stops;
+	int64		adds;			/* parts added to an open state, ... */
+	int64		writes;			/* ... and open states written or opened anew */
+
+	/* the run for one event */
+	const char *where;			/* NULL: no run */
+	TupleTableSlot *slot;
+	EsMerge    *merge;
+	Datum		state;			/* if merge is NULL */
+	NullableDatum event;		/* isnull: not made yet */
+	NullableDatum columns[ES_NATTS];	/* read already unless isnull */
+	bool		assigned;		/* the state is value, not what it was */
+	NullableDatum value;
+	int			nparts;			/* added to it */
+	int			parts_room;
+	Jsonb	  **parts;
+	bool		written;		/* flat is the state with its parts */
+	NullableDatum flat;
+};
+
+/* What is known while a program is made. */
+typedef struct EsProgramBuild
+{
+	EsProgram  *program;
+	Oid			function;
+	bool		readonly;		/* it is not volatile */
+	bool		failed;			/* the expression at hand cannot be used */
+	int			(*find_param) (struct EsProgramBuild *build, Param *param);
+	void	   *language;		/* of that language's file */
+} EsProgramBuild;
+
+/* program.c */
+extern int	es_program_add_param(EsProgram *program, Oid type);
+extern int	es_program_column(const char *name);
+extern EsProgramStep *es_program_step(EsStepKind kind, const char *where);
+
+/* program_expr.c */
+extern EsProgramExpr *es_program_expr(EsProgramBuild *build, Expr *expr, bool open);
+extern List *es_program_return(EsProgramBuild *build, Expr *expr, const char *where);
+
+/* plpgsql.c */
+extern bool es_program_is_plpgsql(Oid language, FmgrInfo *call);
+extern List *es_program_plpgsql(EsProgramBuild *build, FmgrInfo *call);
+
+/* run.c */
+extern ParamExternData *es_program_fetch(ParamListInfo params, int id, bool speculative,
+										 ParamExternData *result);
+
+#endif							/* EVENTSRC_PROGRAM_H */

@@ -1,0 +1,1 @@
+SELECT es_state('Branches', '100');
