@@ -98,19 +98,7 @@ insert_slots(EsTarget *target, TupleTableSlot **slots, int nslots, BulkInsertSta
 		ResetPerTupleExprContext(estate);
 	}
 
-	if (nslots == 1)
-		table_tuple_insert(target->rel, slots[0], estate->es_output_cid, 0, bulk);
-	else
-		table_multi_insert(target->rel, slots, nslots, estate->es_output_cid, 0, bulk);
-
-	for (int i = 0; i < nslots; i++)
-	{
-		List	   *recheck = es_insert_index_tuples(relinfo, slots[i], estate);
-
-		ExecARInsertTriggers(estate, relinfo, slots[i], recheck, NULL);
-		list_free(recheck);
-		ResetPerTupleExprContext(estate);
-	}
+	es_target_insert(target, slots, nslots, bulk, NULL);
 }
 
 /*
