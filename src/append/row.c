@@ -6,7 +6,6 @@
 #include "eventsrc.h"
 
 #include "access/xact.h"
-#include "catalog/pg_collation.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -18,6 +17,7 @@
 #include "schema/registry.h"
 #include "store/arguments.h"
 #include "store/position.h"
+#include "store/texts.h"
 
 /*
  * row_text reads a text column of the new row that must have content.
@@ -66,12 +66,8 @@ is_pending(EsStore *store, text *aggregate_type, text *aggregate_id)
 {
 	return es_pending && es_pending->append->store == store &&
 		es_pending->rows < es_pending->append->nevents &&
-		DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID,
-											 PointerGetDatum(aggregate_type),
-											 PointerGetDatum(es_pending->append->aggregate_type))) &&
-		DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID,
-											 PointerGetDatum(aggregate_id),
-											 PointerGetDatum(es_pending->append->aggregate_id)));
+		es_text_same(aggregate_type, es_pending->append->aggregate_type) &&
+		es_text_same(aggregate_id, es_pending->append->aggregate_id);
 }
 
 /*
@@ -115,10 +111,7 @@ assign_time(EsRow *row, EsStore *store, const EsPartition *partition, TimestampT
 static bool
 is_closing(EsRow *row)
 {
-	text	   *type = DatumGetTextPP(row->values[ES_ATT_EVENT_TYPE - 1]);
-
-	return VARSIZE_ANY_EXHDR(type) == strlen(ES_CLOSING_TYPE) &&
-		memcmp(VARDATA_ANY(type), ES_CLOSING_TYPE, strlen(ES_CLOSING_TYPE)) == 0;
+	return es_text_is(DatumGetTextPP(row->values[ES_ATT_EVENT_TYPE - 1]), ES_CLOSING_TYPE);
 }
 
 /*
