@@ -223,4 +223,3 @@ es_row_fill(EsRow *row, EsStore *store, const EsPartition *partition, bool certa
 	}
 	return true;
 }
-
