@@ -217,4 +217,26 @@ es_tuplesort_getint64(Tuplesortstate *state, int64 *value)
 #include "commands/explain_state.h"
 #endif
 
+/* --- many rows at a time into events (append/bulk*.c) --- */
+
+/* 16 took the privileges that a statement needs out of the range table */
+#if PG_VERSION_NUM >= 160000
+#define es_check_insert_permission(pstate, nsitem, columns) \
+	((nsitem)->p_perminfo->requiredPerms = ACL_INSERT, \
+	 (nsitem)->p_perminfo->insertedCols = (columns), \
+	 (void) ExecCheckPermissions((pstate)->p_rtable, list_make1((nsitem)->p_perminfo), true))
+#else
+#define es_check_insert_permission(pstate, nsitem, columns) \
+	((nsitem)->p_rte->requiredPerms = ACL_INSERT, \
+	 (nsitem)->p_rte->insertedCols = (columns), \
+	 (void) ExecCheckRTPerms((pstate)->p_rtable, true))
+#endif
+
+/* 17 overloaded random() */
+#if PG_VERSION_NUM >= 170000
+#define ES_F_RANDOM		F_RANDOM_
+#else
+#define ES_F_RANDOM		F_RANDOM
+#endif
+
 #endif							/* EVENTSRC_COMPAT_H */

@@ -18,6 +18,7 @@
 #include "utils/guc.h"
 
 #include "append/append.h"
+#include "append/bulk.h"
 #include "read/read.h"
 #include "read/upcast.h"
 #include "relay/relay.h"
@@ -116,6 +117,10 @@ define_settings(void)
 	DefineCustomBoolVariable("eventsrc.upcast",
 							 "Events of old versions are read as the upcasters make them.",
 							 NULL, &es_setting_upcast, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("eventsrc.bulk_insert",
+							 "INSERT ... SELECT and COPY write many events at a time.",
+							 NULL, &es_setting_bulk_insert, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("eventsrc.max_databases",
 							"Databases of the cluster that can use eventsrc.",

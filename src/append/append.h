@@ -124,6 +124,8 @@ extern bool es_importing(EsStore *store, int64 version, TimestampTz recorded_at)
 extern void es_insert_by_executor(EsAppend *append);
 
 /* known.c */
+extern uint64 es_known_resets;
+extern bool es_known_holds(uint64 hash);
 extern void es_known_forget(void);
 extern bool es_known_usable(EsStore *store, Relation partition);
 extern bool es_known_find(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate_id,

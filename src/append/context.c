@@ -9,6 +9,8 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/syscache.h"
 
 #include "append/append.h"
 #include "store/arguments.h"
@@ -30,16 +32,62 @@ setting_text(const char *value, const char *name)
 	return result;
 }
 
+/* the session's user, as text; InvalidOid: to be looked up */
+static Oid	user_known = InvalidOid;
+static union
+{
+	int32		align;
+	text		value;
+	char		space[VARHDRSZ + NAMEDATALEN];
+}			session_user_name;
+
+/*
+ * forget_session_user forgets the name of the session's user, which may have
+ * changed; a callback of the cache of roles.
+ */
+static void
+forget_session_user(Datum arg, int cacheid, uint32 hash)
+{
+	user_known = InvalidOid;
+}
+
+/*
+ * session_user_text gives the name of the session's user.
+ */
+static text *
+session_user_text(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(AUTHOID, forget_session_user, (Datum) 0);
+		registered = true;
+	}
+	if (user_known != GetSessionUserId())
+	{
+		char	   *name = GetUserNameFromId(GetSessionUserId(), false);
+		Size		length = Min(strlen(name), NAMEDATALEN - 1);
+
+		SET_VARSIZE(&session_user_name.value, VARHDRSZ + length);
+		memcpy(VARDATA(&session_user_name.value), name, length);
+		user_known = GetSessionUserId();
+		pfree(name);
+	}
+	return &session_user_name.value;
+}
+
 /*
  * es_context_get reads the context of the events that are appended now.  The
- * user is the session's where nothing else is set.
+ * user is the session's where nothing else is set; that text is not the
+ * caller's.
  */
 void
 es_context_get(EsContext *context)
 {
 	context->user_id = setting_text(es_setting_user_id, "eventsrc.user_id");
 	if (context->user_id == NULL)
-		context->user_id = cstring_to_text(GetUserNameFromId(GetSessionUserId(), false));
+		context->user_id = session_user_text();
 	context->correlation_id = setting_text(es_setting_correlation_id, "eventsrc.correlation_id");
 	context->causation_id = setting_text(es_setting_causation_id, "eventsrc.causation_id");
 	context->traceparent = setting_text(es_setting_traceparent, "eventsrc.traceparent");

@@ -1,7 +1,8 @@
 /*
  * ensure.c
  *		Has the present month's partition made before an INSERT or COPY into an
- *		events table begins; once it runs, its partitions are fixed.
+ *		events table begins; once it runs, its partitions are fixed.  A COPY of
+ *		many rows at a time begins here, too.
  */
 #include "eventsrc.h"
 
@@ -16,7 +17,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
-#include "append/append.h"
+#include "append/bulk.h"
 
 static ExecutorStart_hook_type previous_executor_start = NULL;
 static ProcessUtility_hook_type previous_process_utility = NULL;
@@ -79,6 +80,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 
 			if (OidIsValid(relid))
 				ensure_partition(relid);
+			if (es_bulk_copy(copy, query, completion))
+				return;
 		}
 	}
 	if (previous_process_utility)
@@ -99,4 +102,5 @@ es_append_install_hooks(void)
 	ExecutorStart_hook = executor_start;
 	previous_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
+	es_bulk_install_hooks();
 }

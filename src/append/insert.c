@@ -8,9 +8,7 @@
  */
 #include "eventsrc.h"
 
-#include "access/heapam.h"
 #include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
@@ -99,19 +97,7 @@ insert_slots(EsTarget *target, TupleTableSlot **slots, int nslots, BulkInsertSta
 		ResetPerTupleExprContext(estate);
 	}
 
-	if (nslots == 1)
-		table_tuple_insert(target->rel, slots[0], estate->es_output_cid, 0, bulk);
-	else
-		table_multi_insert(target->rel, slots, nslots, estate->es_output_cid, 0, bulk);
-
-	for (int i = 0; i < nslots; i++)
-	{
-		List	   *recheck = es_insert_index_tuples(relinfo, slots[i], estate);
-
-		ExecARInsertTriggers(estate, relinfo, slots[i], recheck, NULL);
-		list_free(recheck);
-		ResetPerTupleExprContext(estate);
-	}
+	es_target_insert(target, slots, nslots, bulk, NULL);
 }
 
 /*

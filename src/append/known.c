@@ -36,6 +36,10 @@ typedef struct Known
 static HTAB *known = NULL;
 static MemoryContext known_context = NULL;
 static uint64 known_count = 0;	/* es_append_count, when the last was noted */
+static Known *found_last = NULL;	/* by es_known_find() */
+
+/* how often all was forgotten; who reads it twice sees if it was in between */
+uint64		es_known_resets = 0;
 
 /*
  * es_known_forget forgets all streams; before an append that goes another way.
@@ -43,10 +47,12 @@ static uint64 known_count = 0;	/* es_append_count, when the last was noted */
 void
 es_known_forget(void)
 {
+	es_known_resets++;
 	if (known_context)
 		MemoryContextDelete(known_context);
 	known_context = NULL;
 	known = NULL;
+	found_last = NULL;
 }
 
 /*
@@ -85,15 +91,20 @@ subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId par
 bool
 es_known_usable(EsStore *store, Relation partition)
 {
-	List	   *indexes;
-	bool		usable;
+	static Oid	asked = InvalidOid;
+	static uint64 generation = 0;
+	static bool two_indexes = false;
 
-	if (!store->plain_append)
-		return false;
-	indexes = RelationGetIndexList(partition);
-	usable = list_length(indexes) == 2;
-	list_free(indexes);
-	return usable;
+	if (asked != RelationGetRelid(partition) || generation != store->generation)
+	{
+		List	   *indexes = RelationGetIndexList(partition);
+
+		two_indexes = list_length(indexes) == 2;
+		list_free(indexes);
+		asked = RelationGetRelid(partition);
+		generation = store->generation;
+	}
+	return store->plain_append && two_indexes;
 }
 
 /*
@@ -106,6 +117,7 @@ es_known_find(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate
 {
 	Known	   *stream;
 
+	found_last = NULL;
 	if (known == NULL)
 		return false;
 	if (known_count != es_append_count)
@@ -119,6 +131,7 @@ es_known_find(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate
 		!es_text_same(stream->aggregate_type, aggregate_type))
 		return false;
 
+	found_last = stream;
 	head->version = stream->version;
 	head->recorded_at = stream->recorded_at;
 	head->partition = partition;
@@ -129,24 +142,24 @@ es_known_find(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate
 }
 
 /*
- * es_known_set notes that a row was let through; es_stream_remember() was
- * called for it just before.
+ * es_known_holds tells whether something is known of a stream with the hash.
  */
-void
-es_known_set(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate_id,
-			 int64 version, TimestampTz recorded_at, TimestampTz partition)
+bool
+es_known_holds(uint64 hash)
 {
-	static bool registered = false;
+	return known && hash_search(known, &hash, HASH_FIND, NULL) != NULL;
+}
+
+/*
+ * note_anew begins to know a stream.
+ */
+static Known *
+note_anew(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate_id)
+{
 	Known	   *stream;
 	bool		found;
 
-	if (!registered)
-	{
-		RegisterXactCallback(xact_callback, NULL);
-		RegisterSubXactCallback(subxact_callback, NULL);
-		registered = true;
-	}
-	if (known && (known_count + 1 != es_append_count || hash_get_num_entries(known) >= STREAMS_KNOWN))
+	if (known && hash_get_num_entries(known) >= STREAMS_KNOWN)
 		es_known_forget();
 	if (known == NULL)
 	{
@@ -171,6 +184,29 @@ es_known_set(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate_
 		stream->aggregate_id = DatumGetTextPCopy(PointerGetDatum(aggregate_id));
 		MemoryContextSwitchTo(old);
 	}
+	return stream;
+}
+
+/*
+ * es_known_set notes that a row was let through, whose stream es_known_find()
+ * was asked for last; es_stream_remember() was called for it just before.
+ */
+void
+es_known_set(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate_id,
+			 int64 version, TimestampTz recorded_at, TimestampTz partition)
+{
+	static bool registered = false;
+	Known	   *stream;
+
+	if (!registered)
+	{
+		RegisterXactCallback(xact_callback, NULL);
+		RegisterSubXactCallback(subxact_callback, NULL);
+		registered = true;
+	}
+	if (known && known_count + 1 != es_append_count)
+		es_known_forget();
+	stream = found_last ? found_last : note_anew(store, hash, aggregate_type, aggregate_id);
 	stream->version = version;
 	stream->recorded_at = recorded_at;
 	stream->partition = partition;

@@ -205,6 +205,35 @@ es_target_slots(EsTarget *target, int count)
 }
 
 /*
+ * es_target_insert writes a number of rows that were checked, their index
+ * entries, and queues their triggers.  at (if not NULL) says meanwhile at which
+ * of them it is.
+ */
+void
+es_target_insert(EsTarget *target, TupleTableSlot **slots, int nslots,
+				 BulkInsertState bulk, int *at)
+{
+	EState	   *estate = target->estate;
+
+	if (nslots == 1)
+		table_tuple_insert(target->rel, slots[0], estate->es_output_cid, 0, bulk);
+	else
+		table_multi_insert(target->rel, slots, nslots, estate->es_output_cid, 0, bulk);
+
+	for (int i = 0; i < nslots; i++)
+	{
+		List	   *recheck;
+
+		if (at)
+			*at = i;
+		recheck = es_insert_index_tuples(target->relinfo, slots[i], estate);
+		ExecARInsertTriggers(estate, target->relinfo, slots[i], recheck, NULL);
+		list_free(recheck);
+		ResetPerTupleExprContext(estate);
+	}
+}
+
+/*
  * close_trigger_targets closes what firing triggers opened.
  */
 static void

@@ -8,6 +8,7 @@
 
 #include "store/store.h"
 
+#include "access/heapam.h"
 #include "nodes/execnodes.h"
 
 typedef struct EsTarget
@@ -32,6 +33,8 @@ typedef struct EsTarget
 
 extern EsTarget *es_target_open(EsStore *store, Oid relid);
 extern TupleTableSlot **es_target_slots(EsTarget *target, int count);
+extern void es_target_insert(EsTarget *target, TupleTableSlot **slots, int nslots,
+							 BulkInsertState bulk, int *at);
 extern void es_target_close(EsTarget *target);
 
 #endif							/* EVENTSRC_TARGET_H */

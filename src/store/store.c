@@ -382,6 +382,23 @@ es_store_check_acl(EsStore *store, AclMode mode)
 }
 
 /*
+ * has_relation tells whether a relation is a store's events table or one of its
+ * partitions, as far as is known.
+ */
+static bool
+has_relation(const EsStore *store, Oid relid)
+{
+	if (!store->valid)
+		return false;
+	for (int i = store->npartitions - 1; i >= 0; i--)
+	{
+		if (store->partitions[i].relid == relid)
+			return true;
+	}
+	return store->events == relid;
+}
+
+/*
  * es_store_of_relation finds the store whose events table, or one of whose
  * partitions, a relation is; NULL if none.  The caller has the relation
  * locked.
@@ -389,23 +406,23 @@ es_store_check_acl(EsStore *store, AclMode mode)
 EsStore *
 es_store_of_relation(Oid relid)
 {
+	static EsStore *last = NULL;
 	HASH_SEQ_STATUS seq;
 	StoreEntry *entry;
 	char	   *schema;
 
+	/* entries stay where they are */
+	if (last && has_relation(last, relid))
+		return last;
 	init_cache();
 	hash_seq_init(&seq, stores);
 	while ((entry = hash_seq_search(&seq)) != NULL)
 	{
-		EsStore    *store = &entry->store;
-		bool		hit = (store->valid && store->events == relid);
-
-		for (int i = 0; !hit && store->valid && i < store->npartitions; i++)
-			hit = (store->partitions[i].relid == relid);
-		if (hit)
+		if (has_relation(&entry->store, relid))
 		{
 			hash_seq_term(&seq);
-			return store;
+			last = &entry->store;
+			return last;
 		}
 	}
 
