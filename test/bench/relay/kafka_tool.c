@@ -94,6 +94,8 @@ start(rd_kafka_type_t type, rd_kafka_conf_t *conf)
 
 	set(conf, "bootstrap.servers", broker);
 	set(conf, "socket.nagle.disable", "true");
+	/* a broker that has just been started is not ready at once: that is no news */
+	set(conf, "log_level", "3");
 	client = rd_kafka_new(type, conf, error, sizeof(error));
 	if (client == NULL)
 		die("rd_kafka_new", error);

@@ -48,6 +48,6 @@ if wanted "$what"; then
         send_by_bare plain $((events / 5)) 200 plain
     done
     run_rabbitmq down
-    print_pair "$what" relay same 1 'bare, the same messages' '>=0.8' 2
+    print_pair "$what" relay same 1 "bare, same messages, $bytes bytes" '>=0.8' 2
     print_pair "$what" relay plain 1 'bare, 200 bytes, only an id' '>=0.8' 2
 fi

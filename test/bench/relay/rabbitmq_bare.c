@@ -116,7 +116,7 @@ publish(amqp_connection_state_t connection, const char *queue, long number, amqp
 	static const char *const values[HEADERS] = {"Happened", "1", "Order", "123", "123456", "es", "123"};
 	amqp_table_entry_t headers[HEADERS];
 	amqp_basic_properties_t properties;
-	char		id[40];
+	char		id[64];
 	int			status;
 
 	snprintf(id, sizeof(id), "0190163d-8694-739b-aea5-%012ld", number);
