@@ -6,7 +6,7 @@
 #   make torture    the random tests of order, crashes and failover, EVENTSRC_TORTURE (20) times as long
 #   make matrix     the same on PostgreSQL 17, 18 and an assertion-enabled 18
 #   make bench      how fast it is
-#   make bench-relay   how fast relays are, beside bare clients of the same brokers
+#   make bench-relay   how fast relays are, beside Debezium Server and bare clients of the same brokers
 #   make format     pgindent; make format-check only looks
 #   make dist       a zip of the committed tree, for PGXN
 #   make installcheck   regress and isolation tests on the running server that PGHOST, PGPORT name
@@ -86,7 +86,8 @@ bench:
 	@test/bench/run.sh
 
 bench-relay:
-	@for script in test/bench/relay/*.sh; do $$script || exit; done
+	@test/setup/install.sh bench
+	@test/bench/relay/run.sh
 
 format:
 	@test/setup/format.sh

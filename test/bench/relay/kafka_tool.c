@@ -3,19 +3,31 @@
  *		What the benchmark of relays to Kafka needs of a client.
  *
  *		kafka_tool BROKER topic NAME PARTITIONS
- *			makes a topic
- *		kafka_tool BROKER drain TOPIC EVENTS BATCH BYTES
+ *			makes a topic in which the broker notes when it got each batch
+ *		kafka_tool BROKER drop NAME
+ *			drops it
+ *		kafka_tool BROKER produce TOPIC EVENTS BATCH BYTES
  *			the bare producer: as fast as it can from memory, in transactions of BATCH
- *			(0: none, only idempotent); prints events a second and CPU seconds
- *		kafka_tool BROKER latency TOPIC CONNINFO RATE SECONDS
- *			appends RATE events a second, ten a transaction, and measures the time from
- *			the end of each commit to the arrival at a read_committed consumer of the
- *			relay's topic; prints how many arrived, and p50, p95, p99 and maximum in ms
+ *			(0: none, only idempotent); prints the CPU seconds that it took
+ *		kafka_tool BROKER wait TOPIC EVENTS SECONDS
+ *			waits until the topic holds so many records
+ *		kafka_tool BROKER read TOPIC EVENTS
+ *			reads all that is committed; prints how many of the EVENTS events are there,
+ *			how many more than once, the seconds between the broker's getting the first
+ *			and the last, the mean size of transactions (0: there were none) and of values
+ *		kafka_tool BROKER latency TOPIC CONNINFO RATE SECONDS ROWS
+ *			appends RATE events a second to the store live, ROWS a transaction, and
+ *			measures the time from the end of each commit to the arrival at a
+ *			read_committed consumer of the topic; prints how many were appended, lost and
+ *			seen twice, p50, p95, p99 and maximum in ms, events/s appended and arrived
+ *
+ * Events are told apart by the number "n" in their data.
  */
 #include <libpq-fe.h>
 #include <librdkafka/rdkafka.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +35,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ROWS	10				/* events a transaction */
+#define MARK		"\"n\": "	/* what stands before an event's number */
+#define PATIENCE	30			/* seconds without an arrival: the rest is lost */
 
 static const char *broker;
 
@@ -32,10 +45,11 @@ static const char *topic;
 static double *committed;
 static double *arrived;
 static long total;
-static atomic_long arrivals;
+static double last_arrival;
 static atomic_int ready;
-static atomic_int twice;
+static long twice;
 
+/* now returns the time in seconds. */
 static double
 now(void)
 {
@@ -45,6 +59,7 @@ now(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
+/* die says what went wrong and ends the program. */
 static void
 die(const char *what, const char *why)
 {
@@ -60,6 +75,7 @@ check(rd_kafka_error_t *error, const char *what)
 		die(what, rd_kafka_error_string(error));
 }
 
+/* set sets a property. */
 static void
 set(rd_kafka_conf_t *conf, const char *name, const char *value)
 {
@@ -69,6 +85,7 @@ set(rd_kafka_conf_t *conf, const char *name, const char *value)
 		die(name, error);
 }
 
+/* start makes a client. */
 static rd_kafka_t *
 start(rd_kafka_type_t type, rd_kafka_conf_t *conf)
 {
@@ -77,12 +94,34 @@ start(rd_kafka_type_t type, rd_kafka_conf_t *conf)
 
 	set(conf, "bootstrap.servers", broker);
 	set(conf, "socket.nagle.disable", "true");
+	/* a broker that has just been started is not ready at once: that is no news */
+	set(conf, "log_level", "3");
 	client = rd_kafka_new(type, conf, error, sizeof(error));
 	if (client == NULL)
 		die("rd_kafka_new", error);
 	return client;
 }
 
+/* wait_for_result returns the broker's answer to a request about one topic, or dies of its error. */
+static void
+wait_for_result(rd_kafka_queue_t *queue, const char *name, bool made)
+{
+	rd_kafka_event_t *event = rd_kafka_queue_poll(queue, 30000);
+	const rd_kafka_topic_result_t **results;
+	size_t		count;
+
+	if (event == NULL || rd_kafka_event_error(event))
+		die(name, "no answer");
+	if (made)
+		results = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &count);
+	else
+		results = rd_kafka_DeleteTopics_result_topics(rd_kafka_event_DeleteTopics_result(event), &count);
+	if (rd_kafka_topic_result_error(results[0]))
+		die(name, rd_kafka_err2str(rd_kafka_topic_result_error(results[0])));
+	rd_kafka_event_destroy(event);
+}
+
+/* make_topic makes a topic whose records have the time when the broker got them. */
 static void
 make_topic(const char *name, int partitions)
 {
@@ -90,18 +129,91 @@ make_topic(const char *name, int partitions)
 	rd_kafka_t *client = start(RD_KAFKA_PRODUCER, rd_kafka_conf_new());
 	rd_kafka_NewTopic_t *wanted = rd_kafka_NewTopic_new(name, partitions, 1, error, sizeof(error));
 	rd_kafka_queue_t *queue = rd_kafka_queue_new(client);
-	rd_kafka_event_t *event;
-	const rd_kafka_topic_result_t **results;
-	size_t		count;
 
+	rd_kafka_NewTopic_set_config(wanted, "message.timestamp.type", "LogAppendTime");
+	rd_kafka_NewTopic_set_config(wanted, "file.delete.delay.ms", "1000");
 	rd_kafka_CreateTopics(client, &wanted, 1, NULL, queue);
-	event = rd_kafka_queue_poll(queue, 30000);
-	if (event == NULL || rd_kafka_event_error(event))
-		die(name, "no answer");
-	results = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &count);
-	if (rd_kafka_topic_result_error(results[0]))
-		die(name, rd_kafka_err2str(rd_kafka_topic_result_error(results[0])));
-	rd_kafka_event_destroy(event);
+	wait_for_result(queue, name, true);
+}
+
+/* drop_topic drops a topic. */
+static void
+drop_topic(const char *name)
+{
+	rd_kafka_t *client = start(RD_KAFKA_PRODUCER, rd_kafka_conf_new());
+	rd_kafka_DeleteTopic_t *wanted = rd_kafka_DeleteTopic_new(name);
+	rd_kafka_queue_t *queue = rd_kafka_queue_new(client);
+
+	rd_kafka_DeleteTopics(client, &wanted, 1, NULL, queue);
+	wait_for_result(queue, name, false);
+}
+
+/* count_partitions returns how many partitions a topic has. */
+static int
+count_partitions(rd_kafka_t *client, const char *name)
+{
+	const struct rd_kafka_metadata *metadata;
+	rd_kafka_topic_t *handle = rd_kafka_topic_new(client, name, NULL);
+	int			count;
+
+	if (rd_kafka_metadata(client, 0, handle, &metadata, 10000) != RD_KAFKA_RESP_ERR_NO_ERROR)
+		die(name, "no metadata");
+	count = metadata->topics[0].partition_cnt;
+	rd_kafka_metadata_destroy(metadata);
+	rd_kafka_topic_destroy(handle);
+	if (count == 0)
+		die(name, "no such topic");
+	return count;
+}
+
+/* count_records returns how many records a topic holds, the ends of transactions among them. */
+static long
+count_records(rd_kafka_t *client, const char *name, int partitions)
+{
+	long		count = 0;
+
+	for (int i = 0; i < partitions; i++)
+	{
+		int64_t		low;
+		int64_t		high;
+
+		if (rd_kafka_query_watermark_offsets(client, name, i, &low, &high, 10000) == RD_KAFKA_RESP_ERR_NO_ERROR)
+			count += high;
+	}
+	return count;
+}
+
+/* start_consumer makes a read_committed consumer of all partitions of a topic, from their beginning or end. */
+static rd_kafka_t *
+start_consumer(const char *name, int64_t from, int *partitions)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	rd_kafka_topic_partition_list_t *list;
+	rd_kafka_t *consumer;
+
+	set(conf, "group.id", "bench");
+	set(conf, "isolation.level", "read_committed");
+	set(conf, "enable.auto.commit", "false");
+	set(conf, "enable.partition.eof", "true");
+	consumer = start(RD_KAFKA_CONSUMER, conf);
+	rd_kafka_poll_set_consumer(consumer);
+	*partitions = count_partitions(consumer, name);
+	list = rd_kafka_topic_partition_list_new(*partitions);
+	for (int i = 0; i < *partitions; i++)
+		rd_kafka_topic_partition_list_add(list, name, i)->offset = from;
+	rd_kafka_assign(consumer, list);
+	rd_kafka_topic_partition_list_destroy(list);
+	return consumer;
+}
+
+/* number_of returns an event's number, -1 if it has none. */
+static long
+number_of(const rd_kafka_message_t *message)
+{
+	char	   *mark = memmem(message->payload, message->len, MARK, strlen(MARK));
+
+	/* an object's end, or a comma, stands behind the number */
+	return mark == NULL ? -1 : atol(mark + strlen(MARK));
 }
 
 /* put produces a message, waiting for room. */
@@ -120,19 +232,21 @@ put(rd_kafka_t *producer, const char *name, const void *key, size_t key_length,
 		die("produce", rd_kafka_err2str(error));
 }
 
+/* produce is the bare producer. */
 static void
-drain(const char *name, long events, long batch, size_t bytes)
+produce(const char *name, long events, long batch, size_t bytes)
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	rd_kafka_t *producer;
-	char	   *value = malloc(bytes);
-	char		id[64];
-	double		begin;
 	struct rusage usage;
+	char	   *value = malloc(bytes);
+	char		id[40];
 
 	memset(value, 'x', bytes);
 	set(conf, "enable.idempotence", "true");
+	set(conf, "linger.ms", "5");
 	set(conf, "queue.buffering.max.messages", "1000000");
+	set(conf, "queue.buffering.max.kbytes", "1048576");
 	set(conf, "partitioner", "murmur2_random");
 	snprintf(id, sizeof(id), "bare-%d", getpid());
 	if (batch > 0)
@@ -141,7 +255,6 @@ drain(const char *name, long events, long batch, size_t bytes)
 	if (batch > 0)
 		check(rd_kafka_init_transactions(producer, 30000), "init_transactions");
 
-	begin = now();
 	for (long i = 0; i < events; i++)
 	{
 		char		key[32];
@@ -155,58 +268,103 @@ drain(const char *name, long events, long batch, size_t bytes)
 		if (batch > 0 && ((i + 1) % batch == 0 || i + 1 == events))
 			check(rd_kafka_commit_transaction(producer, -1), "commit");
 	}
-	rd_kafka_flush(producer, 120000);
+	if (rd_kafka_flush(producer, 120000) != RD_KAFKA_RESP_ERR_NO_ERROR)
+		die(name, "not everything was sent");
 	getrusage(RUSAGE_SELF, &usage);
-	printf("%.0f %.2f\n", events / (now() - begin),
-		   usage.ru_utime.tv_sec + usage.ru_stime.tv_sec +
+	printf("%.2f\n", usage.ru_utime.tv_sec + usage.ru_stime.tv_sec +
 		   (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
+}
+
+/* wait_for_records waits until a topic holds so many records. */
+static void
+wait_for_records(const char *name, long events, double seconds)
+{
+	rd_kafka_t *client = start(RD_KAFKA_PRODUCER, rd_kafka_conf_new());
+	int			partitions = count_partitions(client, name);
+	double		end = now() + seconds;
+
+	while (count_records(client, name, partitions) < events)
+	{
+		if (now() > end)
+			die(name, "too few records");
+		usleep(50000);
+	}
+}
+
+/* read_topic reads all that is committed, and prints what it is. */
+static void
+read_topic(const char *name, long events)
+{
+	int			partitions;
+	rd_kafka_t *consumer = start_consumer(name, RD_KAFKA_OFFSET_BEGINNING, &partitions);
+	char	   *seen = calloc(events, 1);
+	long		messages = 0;
+	long		distinct = 0;
+	long		more = 0;
+	long		ends;
+	int64_t		bytes = 0;
+	int64_t		first = INT64_MAX;
+	int64_t		last = 0;
+
+	for (int done = 0; done < partitions;)
+	{
+		rd_kafka_message_t *message = rd_kafka_consumer_poll(consumer, PATIENCE * 1000);
+
+		if (message == NULL)
+			die(name, "cannot be read to its end");
+		if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
+			done++;
+		else if (!message->err)
+		{
+			int64_t		time = rd_kafka_message_timestamp(message, NULL);
+			long		k = number_of(message);
+
+			messages++;
+			bytes += message->len;
+			first = time < first ? time : first;
+			last = time > last ? time : last;
+			if (k >= 0 && k < events)
+			{
+				distinct += !seen[k];
+				more += seen[k];
+				seen[k] = 1;
+			}
+		}
+		rd_kafka_message_destroy(message);
+	}
+	if (messages == 0)
+		die(name, "is empty");
+	/* each transaction ends with a record in every partition that it wrote to */
+	ends = count_records(consumer, name, partitions) - messages;
+	printf("%ld %ld %.3f %ld %ld\n", distinct, more, (last - first) / 1e3,
+		   ends > 0 ? messages * partitions / ends : 0, (long) (bytes / messages));
 }
 
 /* watch consumes the topic and notes when each event arrives. */
 static void *
 watch(void *unused)
 {
-	rd_kafka_conf_t *conf = rd_kafka_conf_new();
-	const struct rd_kafka_metadata *metadata;
-	rd_kafka_topic_partition_list_t *partitions;
-	rd_kafka_t *consumer;
-	rd_kafka_topic_t *handle;
-	int			count;
+	int			partitions;
+	rd_kafka_t *consumer = start_consumer(topic, RD_KAFKA_OFFSET_END, &partitions);
 	int			ends = 0;
-	double		last = now();
+	long		arrivals = 0;
 
-	set(conf, "group.id", "bench");
-	set(conf, "isolation.level", "read_committed");
-	set(conf, "enable.auto.commit", "false");
-	set(conf, "enable.partition.eof", "true");
-	consumer = start(RD_KAFKA_CONSUMER, conf);
-	rd_kafka_poll_set_consumer(consumer);
-	handle = rd_kafka_topic_new(consumer, topic, NULL);
-	if (rd_kafka_metadata(consumer, 0, handle, &metadata, 10000) != RD_KAFKA_RESP_ERR_NO_ERROR)
-		die(topic, "no metadata");
-	count = metadata->topics[0].partition_cnt;
-	partitions = rd_kafka_topic_partition_list_new(count);
-	for (int i = 0; i < count; i++)
-		rd_kafka_topic_partition_list_add(partitions, topic, i)->offset = RD_KAFKA_OFFSET_END;
-	rd_kafka_assign(consumer, partitions);
-
-	while (arrivals < total && now() - last < 30)
+	last_arrival = now();
+	while (arrivals < total && now() - last_arrival < PATIENCE)
 	{
 		rd_kafka_message_t *message = rd_kafka_consumer_poll(consumer, 100);
-		char	   *mark;
+		long		k;
 
 		if (message == NULL)
 			continue;
 		if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
-			ready = ready || ++ends >= count;
-		else if (!message->err && (mark = memmem(message->payload, message->len, "\"n\": ", 5)) != NULL)
+			ready = ready || ++ends >= partitions;
+		else if (!message->err && (k = number_of(message)) >= 0)
 		{
-			long		k = atol(mark + 5);
-
-			last = now();
-			if (k >= 0 && k < total && arrived[k] == 0)
+			last_arrival = now();
+			if (k < total && arrived[k] == 0)
 			{
-				arrived[k] = last;
+				arrived[k] = last_arrival;
 				arrivals++;
 			}
 			else
@@ -217,6 +375,7 @@ watch(void *unused)
 	return NULL;
 }
 
+/* compare orders two times. */
 static int
 compare(const void *a, const void *b)
 {
@@ -226,37 +385,30 @@ compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* append appends events, ROWS a transaction, at their times, and notes when each commit is over. */
 static void
-latency(const char *conninfo, double rate, double seconds)
+append(PGconn *connection, double rate, int rows)
 {
-	PGconn	   *connection = PQconnectdb(conninfo);
-	pthread_t	thread;
+	char		statement[500];
+	PGresult   *result;
 	double		begin;
-	double	   *times;
-	long		count = 0;
 
-	if (PQstatus(connection) != CONNECTION_OK)
-		die("connect", PQerrorMessage(connection));
-	total = (long) (rate * seconds) / ROWS * ROWS;
-	committed = calloc(total, sizeof(double));
-	arrived = calloc(total, sizeof(double));
-	times = calloc(total, sizeof(double));
-	pthread_create(&thread, NULL, watch, NULL);
-	while (!ready)
-		usleep(1000);
-	PQclear(PQprepare(connection, "append",
-					  "SELECT es_append_events('Order', ($1::bigint / 10 % 100)::text, array_fill('Placed'::text, ARRAY[10]),"
-					  " ARRAY(SELECT jsonb_build_object('n', i, 'x', repeat('x', 180))"
-					  " FROM generate_series($1::bigint, $1::bigint + 9) i))", 1, NULL));
+	snprintf(statement, sizeof(statement),
+			 "SELECT es_append_events('Order', ($1::bigint / %d %% 100)::text, array_fill('Placed'::text, ARRAY[%d]),"
+			 " ARRAY(SELECT jsonb_build_object('n', i, 'x', repeat('x', 180))"
+			 " FROM generate_series($1::bigint, $1::bigint + %d) i), store => 'live')", rows, rows, rows - 1);
+	result = PQprepare(connection, "append", statement, 1, NULL);
+	if (PQresultStatus(result) != PGRES_COMMAND_OK)
+		die("prepare", PQerrorMessage(connection));
+	PQclear(result);
 
 	begin = now();
-	for (long i = 0; i < total; i += ROWS)
+	for (long i = 0; i < total; i += rows)
 	{
 		char		number[32];
 		const char *values[] = {number};
 		double		due = begin + i / rate;
 		double		time = now();
-		PGresult   *result;
 
 		if (time < due)
 			usleep((due - time) * 1e6);
@@ -266,10 +418,35 @@ latency(const char *conninfo, double rate, double seconds)
 			die("append", PQerrorMessage(connection));
 		PQclear(result);
 		time = now();
-		for (int j = 0; j < ROWS; j++)
+		for (int j = 0; j < rows; j++)
 			committed[i + j] = time;
 	}
-	begin = now() - begin;
+}
+
+/* measure_latency appends events, watches the topic, and prints how long they took. */
+static void
+measure_latency(const char *conninfo, double rate, double seconds, int rows)
+{
+	PGconn	   *connection = PQconnectdb(conninfo);
+	pthread_t	thread;
+	double		begin;
+	double		end;
+	double	   *times;
+	long		count = 0;
+
+	if (PQstatus(connection) != CONNECTION_OK)
+		die("connect", PQerrorMessage(connection));
+	total = (long) (rate * seconds) / rows * rows;
+	committed = calloc(total, sizeof(double));
+	arrived = calloc(total, sizeof(double));
+	times = calloc(total, sizeof(double));
+	pthread_create(&thread, NULL, watch, NULL);
+	while (!ready)
+		usleep(1000);
+
+	begin = now();
+	append(connection, rate, rows);
+	end = now();
 	pthread_join(thread, NULL);
 	for (long i = 0; i < total; i++)
 	{
@@ -279,8 +456,9 @@ latency(const char *conninfo, double rate, double seconds)
 	if (count == 0)
 		die(topic, "nothing arrived");
 	qsort(times, count, sizeof(double), compare);
-	printf("%ld/%ld %.1f %.1f %.1f %.1f (%.0f events/s, %d twice)\n", count, total, times[count / 2],
-		   times[count * 95 / 100], times[count * 99 / 100], times[count - 1], total / begin, (int) twice);
+	printf("%ld %ld %ld %.1f %.1f %.1f %.1f %.0f %.0f\n", total, total - count, twice, times[count / 2],
+		   times[count * 95 / 100], times[count * 99 / 100], times[count - 1], total / (end - begin),
+		   count / (last_arrival - begin));
 }
 
 int
@@ -291,11 +469,17 @@ main(int argc, char **argv)
 	broker = argv[1];
 	topic = argv[3];
 	if (strcmp(argv[2], "topic") == 0 && argc == 5)
-		make_topic(argv[3], atoi(argv[4]));
-	else if (strcmp(argv[2], "drain") == 0 && argc == 7)
-		drain(argv[3], atol(argv[4]), atol(argv[5]), atol(argv[6]));
-	else if (strcmp(argv[2], "latency") == 0 && argc == 7)
-		latency(argv[4], atof(argv[5]), atof(argv[6]));
+		make_topic(topic, atoi(argv[4]));
+	else if (strcmp(argv[2], "drop") == 0)
+		drop_topic(topic);
+	else if (strcmp(argv[2], "produce") == 0 && argc == 7)
+		produce(topic, atol(argv[4]), atol(argv[5]), atol(argv[6]));
+	else if (strcmp(argv[2], "wait") == 0 && argc == 6)
+		wait_for_records(topic, atol(argv[4]), atof(argv[5]));
+	else if (strcmp(argv[2], "read") == 0 && argc == 5)
+		read_topic(topic, atol(argv[4]));
+	else if (strcmp(argv[2], "latency") == 0 && argc == 8)
+		measure_latency(argv[4], atof(argv[5]), atof(argv[6]), atoi(argv[7]));
 	else
 		die(argv[0], "see its head");
 	return 0;

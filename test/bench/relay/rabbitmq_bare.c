@@ -1,10 +1,11 @@
 /*
- * rabbit_bare.c
+ * rabbitmq_bare.c
  *		A bare producer for RabbitMQ, as the measure of the relay: publishes
  *		messages from memory with librabbitmq, persistent, mandatory, confirmed,
- *		with a window of unconfirmed ones, and prints messages a second.
+ *		with a window of unconfirmed ones, and prints messages a second and the CPU
+ *		seconds that it took.
  *
- *		rabbit_bare PORT QUEUE WINDOW COUNT BYTES [plain]
+ *		rabbitmq_bare PORT QUEUE WINDOW COUNT BYTES [plain]
  *
  * The queue is there already.  The messages carry the properties and headers
  * that the relay's carry; with plain only a message-id.
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #define HEADERS 7
@@ -39,10 +41,11 @@ main(int argc, char **argv)
 	long		confirmed = 0;
 	char	   *body;
 	double		begun;
+	struct rusage usage;
 
 	if (argc < 6)
 	{
-		fprintf(stderr, "rabbit_bare PORT QUEUE WINDOW COUNT BYTES [plain]\n");
+		fprintf(stderr, "rabbitmq_bare PORT QUEUE WINDOW COUNT BYTES [plain]\n");
 		return 2;
 	}
 	window = atol(argv[3]);
@@ -80,7 +83,10 @@ main(int argc, char **argv)
 		}
 		confirmed = take_acks(connection, sent - confirmed >= window || sent == count);
 	}
-	printf("%.0f\n", count / (now() - begun));
+	begun = now() - begun;
+	getrusage(RUSAGE_SELF, &usage);
+	printf("%.0f %.2f\n", count / begun, usage.ru_utime.tv_sec + usage.ru_stime.tv_sec +
+		   (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
 	amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
 	amqp_destroy_connection(connection);
 	return 0;
@@ -110,7 +116,7 @@ publish(amqp_connection_state_t connection, const char *queue, long number, amqp
 	static const char *const values[HEADERS] = {"Happened", "1", "Order", "123", "123456", "es", "123"};
 	amqp_table_entry_t headers[HEADERS];
 	amqp_basic_properties_t properties;
-	char		id[40];
+	char		id[64];
 	int			status;
 
 	snprintf(id, sizeof(id), "0190163d-8694-739b-aea5-%012ld", number);
