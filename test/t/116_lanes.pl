@@ -1,5 +1,7 @@
 # A relay with several lanes to a real Kafka: each committed event exactly once and each stream's in order, while workers
 # are terminated, the broker is killed, the server crashes, and the number of lanes changes; then a standby takes over.
+#
+# EVENTSRC_TORTURE=n changes the number n times as often.
 use strict;
 use warnings;
 use FindBin;
@@ -11,6 +13,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
+my $torture = $ENV{EVENTSRC_TORTURE} || 1;
 my $kafka = do
 {
 	local $ENV{KAFKA_PROPERTIES} = "${PostgreSQL::Test::Utils::tmp_check}/kafka.properties";
@@ -45,7 +48,7 @@ sub start_load
 	my ($node) = @_;
 	return IPC::Run::start(
 		[
-			'pgbench', '-n', '-c', '2', '-j', '1', '-R', '300', '-t', '450', '-f', $script,
+			'pgbench', '-n', '-c', '2', '-j', '1', '-R', '300', '-t', '300', '-f', $script,
 			'-h', $node->host, '-p', $node->port, 'postgres'
 		],
 		'<', \undef, '>', '/dev/null', '2>', '/dev/null');
@@ -144,7 +147,7 @@ cmp_ok(scalar $kafka->messages($_), '>', 0, "the progress of a lane is in $_") f
 
 # --- workers are terminated and the number of lanes changes while events stream ---
 
-foreach my $count (2, 1, 4, 3, 1, 2)
+foreach my $count (map { (4, 2, 1, 3) } 1 .. $torture)
 {
 	my $load = start_load($primary);
 	usleep(200_000 + int rand 400_000);
@@ -161,34 +164,34 @@ check_kafka($primary, 'after changes of their number');
 # --- a change is taken back, or asked for anew, before it is done ---
 
 my $load = start_load($primary);
-foreach my $count (3, 2, 4, 2, 3)
+foreach my $count (2, 3, 4, 3, 2)
 {
 	set_lanes($count);
 	usleep(int rand 150_000);
 }
 end_load($load);
-wait_for_relay($primary, "$done AND lanes = 3");
+wait_for_relay($primary, "$done AND lanes = 2");
 check_kafka($primary, 'after changes of mind');
 
 # --- the server crashes, the broker is killed, in the middle of a change ---
 
 $load = start_load($primary);
 usleep(300_000);
-set_lanes(2);
+set_lanes(3);
 usleep(int rand 400_000);
 $primary->stop('immediate');
 end_load($load);
 $primary->start;
-wait_for_relay($primary, "$done AND lanes = 2");
+wait_for_relay($primary, "$done AND lanes = 3");
 check_kafka($primary, 'after a crash of the server');
 
 $load = start_load($primary);
 usleep(300_000);
 $kafka->kill9;
-set_lanes(3);
+set_lanes(4);
 $kafka->start;
 end_load($load);
-wait_for_relay($primary, "$done AND lanes = 3");
+wait_for_relay($primary, "$done AND lanes = 4");
 check_kafka($primary, 'after a crash of the broker');
 
 # --- a paused relay changes when it is resumed ---
@@ -197,7 +200,7 @@ $primary->safe_psql('postgres', q{SELECT es_pause_relay('orders')});
 wait_for_relay($primary, q{state = 'paused' AND pid IS NULL});
 set_lanes(2);
 end_load(start_load($primary));
-is($primary->safe_psql('postgres', q{SELECT lanes FROM es_relays}), '3', 'a paused relay keeps its lanes');
+is($primary->safe_psql('postgres', q{SELECT lanes FROM es_relays}), '4', 'a paused relay keeps its lanes');
 $primary->safe_psql('postgres', q{SELECT es_resume_relay('orders')});
 wait_for_relay($primary, "$done AND lanes = 2");
 check_kafka($primary, 'after a pause');
