@@ -307,8 +307,9 @@ await_first_lane(EsKafkaTxn *kafka, char *error, size_t error_size)
 				(first.progress.epoch == kafka->epoch && first.timeline > kafka->timeline))
 			{
 				snprintf(error, error_size,
-						 "the broker has a record of the relay's first lane that was made later than this database: "
-						 "it is of timeline %u, this server is on timeline %u", first.timeline, kafka->timeline);
+						 "the broker has a record of the relay's first lane that was set later than that of this database: "
+						 "of epoch " INT64_FORMAT " on timeline %u, here it is " INT64_FORMAT " on timeline %u",
+						 first.progress.epoch, first.timeline, kafka->epoch, kafka->timeline);
 				return ES_KAFKA_SUPERSEDED;
 			}
 			if (first.progress.epoch == kafka->epoch && first.timeline == kafka->timeline)
