@@ -62,19 +62,6 @@ sub end_load
 	return;
 }
 
-# wait_for_relay waits until a condition on a relay's row in es_relays holds.
-sub wait_for_relay
-{
-	my ($node, $condition, $relay) = @_;
-	$relay //= 'orders';
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ok = wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = '$relay' AND $condition)", "$relay: $condition");
-	return $ok if $ok;
-	diag($node->safe_psql('postgres', "TABLE $_", extra_params => ['-x']))
-	  foreach 'es_relays', 'es_relay_lanes', 'eventsrc.relays', 'eventsrc.relay_lanes';
-	return $ok;
-}
-
 # set_lanes asks for another number of lanes.
 sub set_lanes
 {
@@ -157,7 +144,7 @@ my $done = q{lag_events = 0 AND state = 'running'};
 # --- three lanes share the streams ---
 
 end_load(start_load($primary));
-wait_for_relay($primary, "$done AND lanes = 3");
+wait_for_relay($primary, 'orders', "$done AND lanes = 3");
 check_kafka($primary, 'three lanes');
 is($primary->safe_psql('postgres', q{SELECT count(*), count(DISTINCT pid), count(*) FILTER (WHERE sent > 0) FROM es_relay_lanes}),
 	'3|3|3', 'each has a worker that has sent something');
@@ -178,7 +165,7 @@ foreach my $count (map { (4, 2, 1, 3) } 1 .. $torture)
 	usleep(int rand 300_000);
 	terminate_workers();
 	end_load($load);
-	wait_for_relay($primary, "$done AND lanes = $count");
+	wait_for_relay($primary, 'orders', "$done AND lanes = $count");
 	is($primary->safe_psql('postgres', 'SELECT count(*) FROM es_relay_lanes'), $count, "$count lanes");
 }
 check_kafka($primary, 'after changes of their number');
@@ -192,7 +179,7 @@ foreach my $count (2, 3, 4, 3, 2)
 	usleep(int rand 150_000);
 }
 end_load($load);
-wait_for_relay($primary, "$done AND lanes = 2");
+wait_for_relay($primary, 'orders', "$done AND lanes = 2");
 check_kafka($primary, 'after changes of mind');
 
 # --- the server crashes, the broker is killed, in the middle of a change ---
@@ -204,7 +191,7 @@ usleep(int rand 400_000);
 $primary->stop('immediate');
 end_load($load);
 $primary->start;
-wait_for_relay($primary, "$done AND lanes = 3");
+wait_for_relay($primary, 'orders', "$done AND lanes = 3");
 check_kafka($primary, 'after a crash of the server');
 
 $load = start_load($primary);
@@ -213,38 +200,38 @@ $kafka->kill9;
 set_lanes(4);
 $kafka->start;
 end_load($load);
-wait_for_relay($primary, "$done AND lanes = 4");
+wait_for_relay($primary, 'orders', "$done AND lanes = 4");
 check_kafka($primary, 'after a crash of the broker');
 
 # --- a paused relay changes when it is resumed ---
 
 $primary->safe_psql('postgres', q{SELECT es_pause_relay('orders')});
-wait_for_relay($primary, q{state = 'paused' AND pid IS NULL});
+wait_for_relay($primary, 'orders', q{state = 'paused' AND pid IS NULL});
 set_lanes(2);
 end_load(start_load($primary));
 is($primary->safe_psql('postgres', q{SELECT lanes FROM es_relays}), '4', 'a paused relay keeps its lanes');
 $primary->safe_psql('postgres', q{SELECT es_resume_relay('orders')});
-wait_for_relay($primary, "$done AND lanes = 2");
+wait_for_relay($primary, 'orders', "$done AND lanes = 2");
 check_kafka($primary, 'after a pause');
 
 # --- a replay with two lanes ends by itself; a seek applies to all lanes, during a change, too ---
 
 my ($middle, $last) = split /\|/, $primary->safe_psql('postgres', 'SELECT max(global_position) / 2, max(global_position) FROM es.events');
 $primary->safe_psql('postgres', q{SELECT es_replay_relay('orders', 'again', 0, NULL, 'again')});
-wait_for_relay($primary, q{state = 'finished' AND lanes = 2}, 'again');
+wait_for_relay($primary, 'again', q{state = 'finished' AND lanes = 2});
 check_kafka($primary, 'replayed', topic => 'again');
 $primary->safe_psql('postgres', q{SELECT es_alter_relay('again', options => '{"lanes": 1}')});
-wait_for_relay($primary, q{state = 'finished' AND lanes = 1}, 'again');
+wait_for_relay($primary, 'again', q{state = 'finished' AND lanes = 1});
 check_kafka($primary, 'replayed, and the lanes changed', topic => 'again');
 $primary->safe_psql('postgres', q{SELECT es_drop_relay('again')});
 
 my $end = ends_of('es.Order');
 $primary->safe_psql('postgres', qq(SELECT es_seek_relay('orders', $middle)));
-wait_for_relay($primary, "$done AND position >= $last");
+wait_for_relay($primary, 'orders', "$done AND position >= $last");
 check_kafka($primary, 'after a seek', from => $middle, skip => $end);
 $end = ends_of('es.Order');
 $primary->safe_psql('postgres', qq(SELECT es_alter_relay('orders', options => '{"lanes": 3}'); SELECT es_seek_relay('orders', $middle)));
-wait_for_relay($primary, "$done AND position >= $last AND lanes = 3");
+wait_for_relay($primary, 'orders', "$done AND position >= $last AND lanes = 3");
 check_kafka($primary, 'after a seek during a change', from => $middle, skip => $end);
 
 # --- an event that the broker refuses for good ---
@@ -253,7 +240,7 @@ $primary->safe_psql('postgres', q{SELECT es_create_store('bulk'); SELECT es_crea
 	options => '{"lanes": 3, "on_error": "dead_letter"}')});
 $primary->safe_psql('postgres', q{SELECT count(es_append('Order', (n % 9)::text, 'Placed', store => 'bulk',
 	data => jsonb_build_object('x', repeat('x', CASE n WHEN 20 THEN 1500000 ELSE 1 END)))) FROM generate_series(1, 40) n});
-wait_for_relay($primary, $done, 'bulk');
+wait_for_relay($primary, 'bulk', $done);
 is($primary->safe_psql('postgres', q{SELECT count(*) FROM es_dead_letters WHERE relay = 'bulk'}), '1', 'it is a dead letter of the relay');
 is(scalar(my @all = read_topic('bulk')), 39, 'all others have arrived');
 $primary->safe_psql('postgres', q{ALTER SERVER kafka OPTIONS (ADD "message.max.bytes" '4000000', ADD "compression.codec" 'gzip');
@@ -265,18 +252,18 @@ $primary->safe_psql('postgres', q{SELECT es_drop_relay('bulk')});
 # --- at least once, to the same broker ---
 
 $primary->safe_psql('postgres', q{SELECT es_create_relay('least', 'kafka', 'least', options => '{"lanes": 2, "delivery": "at_least_once"}')});
-wait_for_relay($primary, 'lag_events = 0', 'least');
+wait_for_relay($primary, 'least', 'lag_events = 0');
 $load = start_load($primary);
 foreach my $count (3, 1, 2)
 {
 	$primary->safe_psql('postgres', qq(SELECT es_alter_relay('least', options => '{"lanes": $count}')));
-	wait_for_relay($primary, "lanes = $count", 'least');
+	wait_for_relay($primary, 'least', "lanes = $count");
 }
 end_load($load);
-wait_for_relay($primary, $done, 'least');
+wait_for_relay($primary, 'least', $done);
 check_kafka($primary, 'at least once, when nothing fails', topic => 'least');
 $primary->safe_psql('postgres', q{SELECT es_drop_relay('least')});
-wait_for_relay($primary, $done);
+wait_for_relay($primary, 'orders', $done);
 
 # --- a standby takes over, with the old primary still running ---
 
@@ -296,7 +283,7 @@ usleep(500_000);
 $standby->safe_psql('postgres', q{ALTER SYSTEM SET synchronous_standby_names = ''});
 $standby->promote;
 ok($standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()'), 'the standby is promoted');
-wait_for_relay($standby, "$done AND lanes = 3");
+wait_for_relay($standby, 'orders', "$done AND lanes = 3");
 $load->kill_kill;
 end_load(start_load($standby));
 $primary->safe_psql('postgres', $_)
@@ -304,13 +291,13 @@ $primary->safe_psql('postgres', $_)
   'SELECT pg_reload_conf()', q{SELECT count(es_append('Order', n::text, 'Placed')) FROM generate_series(31, 60) n};
 wait_until($primary, q{SELECT count(*) FROM es_relay_lanes WHERE state = 'stopped'}, 'all lanes of the old primary stop', '3');
 note($primary->safe_psql('postgres', 'SELECT lane, last_error FROM es_relay_lanes'));
-wait_for_relay($standby, $done);
+wait_for_relay($standby, 'orders', $done);
 check_kafka($standby, 'after the promotion', from => $last, skip => $end);
 
 # --- a record of a later epoch of the first lane stops all ---
 
 $standby->safe_psql('postgres', q{SELECT es_pause_relay('orders')});
-wait_for_relay($standby, 'pid IS NULL');
+wait_for_relay($standby, 'orders', 'pid IS NULL');
 my @records = $kafka->messages($progress);
 my %headers = (%{ $records[-1]{headers} }, epoch => $records[-1]{headers}{epoch} + 1);
 my ($in, $err) = ("$records[-1]{key}\t{}\n", '');
@@ -323,7 +310,7 @@ $end = ends_of('es.Order');
 my $position = $standby->safe_psql('postgres', 'SELECT max(global_position) FROM es.events');
 $standby->safe_psql('postgres', "SELECT es_seek_relay('orders', $position)");
 end_load(start_load($standby));
-wait_for_relay($standby, $done);
+wait_for_relay($standby, 'orders', $done);
 check_kafka($standby, 'after a seek', from => $position, skip => $end);
 
 unlike(PostgreSQL::Test::Utils::slurp_file($_->logfile), qr/PANIC|terminated by signal|TRAP/, 'no process crashed')

@@ -22,16 +22,6 @@ CREATE SERVER mq FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'rabbitmq', host '1
 SELECT es_create_relay('orders', 'mq', options => '{"lanes": 3}');
 END
 
-# wait_for_relay waits until a condition on the relay's row in es_relays holds.
-sub wait_for_relay
-{
-	my ($condition) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ok = wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = 'orders' AND $condition)", $condition);
-	diag($node->safe_psql('postgres', 'TABLE es_relay_lanes', extra_params => ['-x'])) unless $ok;
-	return $ok;
-}
-
 my $script = "${PostgreSQL::Test::Utils::tmp_check}/lanes.sql";
 PostgreSQL::Test::Utils::append_to_file($script, "\\set stream random(1, 20)\nSELECT es_append('Order', (:stream)::text, 'Placed');\n");
 foreach my $count (3, 2, 1, 4)
@@ -44,7 +34,7 @@ foreach my $count (3, 2, 1, 4)
 	usleep(int rand 300_000);
 	$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'eventsrc relay'});
 	$load->finish;
-	wait_for_relay("lag_events = 0 AND state = 'running' AND lanes = $count");
+	wait_for_relay($node, 'orders', "lag_events = 0 AND state = 'running' AND lanes = $count");
 }
 is($node->safe_psql('postgres', 'SELECT count(*) FROM es_relay_lanes WHERE pid IS NOT NULL'), '4', 'each lane has a worker');
 
