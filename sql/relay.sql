@@ -27,6 +27,11 @@ CREATE TABLE eventsrc.relays (
     to_position       bigint,
     -- the relay whose dead letter it sends once more
     retry_of          bigint REFERENCES eventsrc.relays ON DELETE CASCADE,
+    -- how many lanes send; options say how many are wanted.  position and halted_at are those of lane 0
+    lanes             int NOT NULL DEFAULT 1 CHECK (lanes BETWEEN 1 AND 16),
+    -- while their number changes: where the lane stands and waits, and up to where all of them go
+    halted_at         bigint,
+    turn_position     bigint,
     created_at        timestamptz NOT NULL DEFAULT now(),
     -- where it was made or resumed; a copy of the database must not send too
     system_identifier bigint NOT NULL,
@@ -36,6 +41,19 @@ COMMENT ON TABLE eventsrc.relays IS 'the relays of this database; read the view 
 COMMENT ON SEQUENCE eventsrc.relays_id_seq IS 'numbers of the relays, by which their workers are known';
 SELECT pg_extension_config_dump('eventsrc.relays', '');
 SELECT pg_extension_config_dump('eventsrc.relays_id_seq', '');
+
+-- The lanes of relays but the first; a lane writes its own row only.
+CREATE TABLE eventsrc.relay_lanes (
+    relay     bigint NOT NULL REFERENCES eventsrc.relays ON DELETE CASCADE,
+    lane      int NOT NULL,
+    position  bigint NOT NULL,
+    -- that of the relay, so that one row tells whether position was set meanwhile
+    epoch     bigint NOT NULL,
+    halted_at bigint,
+    PRIMARY KEY (relay, lane)
+) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+COMMENT ON TABLE eventsrc.relay_lanes IS 'the lanes of relays from the second on; read the view es_relay_lanes instead';
+SELECT pg_extension_config_dump('eventsrc.relay_lanes', '');
 
 CREATE TABLE eventsrc.relay_dead_letters (
     relay    bigint NOT NULL REFERENCES eventsrc.relays ON DELETE CASCADE,
@@ -171,11 +189,30 @@ CREATE FUNCTION eventsrc.relay_report(
     OUT delivery      text,
     OUT to_position   bigint,
     OUT throughput    double precision,
-    OUT options       jsonb)
+    OUT options       jsonb,
+    OUT lanes         int)
     RETURNS SETOF record
     LANGUAGE c
     AS 'MODULE_PATHNAME', 'es_relay_report';
 COMMENT ON FUNCTION eventsrc.relay_report() IS 'the rows of es_relays';
+
+CREATE FUNCTION eventsrc.relay_lane_report(
+    OUT relay         name,
+    OUT lane          int,
+    OUT state         text,
+    OUT "position"    bigint,
+    OUT lag_events    bigint,
+    OUT lag_seconds   double precision,
+    OUT sent          bigint,
+    OUT throughput    double precision,
+    OUT retries       bigint,
+    OUT last_error    text,
+    OUT last_error_at timestamptz,
+    OUT pid           int)
+    RETURNS SETOF record
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'es_relay_lane_report';
+COMMENT ON FUNCTION eventsrc.relay_lane_report() IS 'the rows of es_relay_lanes';
 
 CREATE VIEW es_relays AS SELECT * FROM eventsrc.relay_report();
 GRANT SELECT ON es_relays TO PUBLIC;
@@ -187,11 +224,20 @@ COMMENT ON COLUMN es_relays.state
 COMMENT ON COLUMN es_relays.position IS 'every event of the store up to here was confirmed by the broker';
 COMMENT ON COLUMN es_relays.lag_events IS 'events not yet confirmed: counted up to 10000, estimated beyond';
 COMMENT ON COLUMN es_relays.lag_seconds IS 'age of the oldest event that is not yet confirmed, 0 if there is none';
-COMMENT ON COLUMN es_relays.sent IS 'events confirmed since the relay''s worker started';
+COMMENT ON COLUMN es_relays.sent IS 'events confirmed since the relay''s worker started (of all lanes)';
 COMMENT ON COLUMN es_relays.retries IS 'how often something failed and was tried again, since the server started';
 COMMENT ON COLUMN es_relays.delivery IS 'exactly_once or at_least_once';
 COMMENT ON COLUMN es_relays.throughput IS 'events a second, confirmed over the last seconds';
 COMMENT ON COLUMN es_relays.options IS 'the options it was created or altered with';
+COMMENT ON COLUMN es_relays.pid IS 'process id of its worker, of the first lane''s if there are several';
+COMMENT ON COLUMN es_relays.lanes IS 'how many lanes send: another number than the option says while that changes';
+
+CREATE VIEW es_relay_lanes AS SELECT * FROM eventsrc.relay_lane_report();
+GRANT SELECT ON es_relay_lanes TO PUBLIC;
+COMMENT ON VIEW es_relay_lanes
+    IS 'the lanes of the relays that es_relays shows, each with the streams whose hash is its own; a relay without the option has one';
+COMMENT ON COLUMN es_relay_lanes.position IS 'every event of the lane''s streams up to here was confirmed by the broker';
+COMMENT ON COLUMN es_relay_lanes.lag_events IS 'events of the lane''s streams not yet confirmed, estimated where they are many';
 
 CREATE FUNCTION eventsrc.head_position() RETURNS bigint
     LANGUAGE c
@@ -240,6 +286,23 @@ CREATE FUNCTION es_metrics() RETURNS text
                 ('eventsrc_relay_up', 'gauge', 'Whether the relay runs.', (r.state = 'running')::int::text),
                 ('eventsrc_relay_dead_letters', 'gauge', 'Events that could not be sent.',
                  (SELECT count(*) FROM es_dead_letters d WHERE d.relay = r.relay)::text)
+            ) AS m (metric, kind, help, value)
+            WHERE m.value IS NOT NULL
+            UNION ALL
+            SELECT m.metric, m.kind, m.help,
+                   format('%s,lane="%s"}', left(r.labels, -1), l.lane), m.value
+            FROM relays r JOIN es_relay_lanes l ON l.relay = r.relay AND r.lanes > 1 CROSS JOIN LATERAL (VALUES
+                ('eventsrc_relay_lane_position', 'gauge', 'Every event of the lane up to this position was confirmed by the broker.',
+                 l."position"::text),
+                ('eventsrc_relay_lane_lag_events', 'gauge', 'Events of the lane that are not yet confirmed.', l.lag_events::text),
+                ('eventsrc_relay_lane_lag_seconds', 'gauge', 'Age of the oldest event of the lane that is not yet confirmed.',
+                 l.lag_seconds::text),
+                ('eventsrc_relay_lane_sent_total', 'counter', 'Events confirmed since the worker of the lane started.',
+                 l.sent::text),
+                ('eventsrc_relay_lane_throughput', 'gauge', 'Events of the lane confirmed in a second, of late.', l.throughput::text),
+                ('eventsrc_relay_lane_retries_total', 'counter', 'How often something failed in the lane and was tried again.',
+                 l.retries::text),
+                ('eventsrc_relay_lane_up', 'gauge', 'Whether the lane runs.', (l.state = 'running')::int::text)
             ) AS m (metric, kind, help, value)
             WHERE m.value IS NOT NULL
             UNION ALL

@@ -46,7 +46,7 @@ es_alter_relay(PG_FUNCTION_ARGS)
 	relay->delivery = es_relay_delivery(relay->content, type);
 
 	es_relay_alter(relay);
-	es_relay_status_tell(relay->id);
+	es_lanes_tell(relay->id);
 	es_worker_wake_at_commit();
 	PG_RETURN_VOID();
 }
@@ -72,7 +72,7 @@ es_seek_relay(PG_FUNCTION_ARGS)
 		position = position_at(relay, PG_GETARG_TIMESTAMPTZ(2));
 
 	es_relay_seek(relay->id, position);
-	es_relay_status_tell(relay->id);
+	es_lanes_tell(relay->id);
 	es_worker_wake_at_commit();
 	PG_RETURN_INT64(position);
 }

@@ -55,6 +55,7 @@ typedef struct EsSender
 	uint64		system_identifier;
 	Oid			database;
 	int64		relay;
+	int			lane;			/* of the relay, from 0 on */
 	const char *relay_name;
 	uint32		timeline;
 	int64		epoch;			/* of the relay's row, raised by a seek */

@@ -28,17 +28,23 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
-#define COLUMNS	"id, name, store, server, topic, owner::pg_catalog.oid, position, paused, " \
-				"system_identifier, database, epoch, delivery, coalesce(to_position, 0), " \
-				"coalesce(retry_of, 0), options"
+#define COLUMNS	"r.id, r.name, r.store, r.server, r.topic, r.owner::pg_catalog.oid, l.position, r.paused, " \
+				"r.system_identifier, r.database, l.epoch, r.delivery, coalesce(r.to_position, 0), " \
+				"coalesce(r.retry_of, 0), r.options, l.lane, r.lanes, coalesce(l.halted_at, -1), " \
+				"coalesce(r.turn_position, -1)"
 
+/* a row for each lane */
+#define LANES	"eventsrc.relays r CROSS JOIN LATERAL (" \
+				"SELECT 0 AS lane, r.position, r.epoch, r.halted_at UNION ALL " \
+				"SELECT n.lane, n.position, n.epoch, n.halted_at FROM eventsrc.relay_lanes n WHERE n.relay = r.id) l"
+
+static EsRelay *load_lane(int64 id, int lane, bool read_only, MemoryContext context);
 static EsRelay *relay_of_row(HeapTuple row, TupleDesc desc, MemoryContext context);
 static Datum row_value(HeapTuple row, TupleDesc desc, int column);
 static List *user_mapping_options(Oid user, Oid server);
-static void tell_workers(void);
 
 /*
- * es_relay_list reads all relays, by name.
+ * es_relay_list reads all lanes of all relays, by name and number.
  */
 List *
 es_relay_list(MemoryContext context)
@@ -46,7 +52,7 @@ es_relay_list(MemoryContext context)
 	List	   *relays = NIL;
 
 	SPI_connect();
-	es_relay_execute("SELECT " COLUMNS " FROM eventsrc.relays ORDER BY name", 0, NULL, NULL, true);
+	es_relay_execute("SELECT " COLUMNS " FROM " LANES " ORDER BY r.name, l.lane", 0, NULL, NULL, true);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		EsRelay    *relay = relay_of_row(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, context);
@@ -60,24 +66,22 @@ es_relay_list(MemoryContext context)
 }
 
 /*
- * es_relay_load reads one relay, NULL if there is none.
+ * es_relay_load reads one lane of a relay, NULL if there is none.
  */
 EsRelay *
-es_relay_load(int64 id, MemoryContext context)
+es_relay_load(int64 id, int lane, MemoryContext context)
 {
-	Oid			types[] = {INT8OID};
-	Datum		values[] = {Int64GetDatum(id)};
-	EsRelay    *relay = NULL;
+	EsRelay    *relay;
 
 	SPI_connect();
-	if (es_relay_execute("SELECT " COLUMNS " FROM eventsrc.relays WHERE id = $1", 1, types, values, true) > 0)
-		relay = relay_of_row(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, context);
+	relay = load_lane(id, lane, true, context);
 	SPI_finish();
 	return relay;
 }
 
 /*
- * es_relay_find finds a relay by name and locks its row, NULL if there is none.
+ * es_relay_find finds a relay by name, locks its row and reads it and its first
+ * lane, NULL if there is none.
  */
 EsRelay *
 es_relay_find(const char *name)
@@ -88,11 +92,26 @@ es_relay_find(const char *name)
 	MemoryContext context = CurrentMemoryContext;
 
 	SPI_connect();
-	if (es_relay_execute("SELECT " COLUMNS " FROM eventsrc.relays WHERE name = $1 FOR UPDATE",
+	if (es_relay_execute("SELECT id FROM eventsrc.relays WHERE name = $1 FOR UPDATE",
 						 1, types, values, false) > 0)
-		relay = relay_of_row(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, context);
+		relay = load_lane(DatumGetInt64(row_value(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)),
+						  0, false, context);
 	SPI_finish();
 	return relay;
+}
+
+/*
+ * es_relay_lock locks a relay's row to the end of the transaction.
+ */
+void
+es_relay_lock(int64 id)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	SPI_connect();
+	es_relay_execute("SELECT FROM eventsrc.relays WHERE id = $1 FOR UPDATE", 1, types, values, false);
+	SPI_finish();
 }
 
 /*
@@ -103,8 +122,8 @@ bool
 es_relay_insert(const EsRelay *relay)
 {
 	Oid			types[] = {NAMEOID, NAMEOID, TEXTOID, INT8OID, NAMEOID, OIDOID, INT8OID, OIDOID,
-	TEXTOID, INT8OID, INT8OID, JSONBOID};
-	Datum		values[12];
+	TEXTOID, INT8OID, INT8OID, JSONBOID, INT4OID};
+	Datum		values[13];
 	bool		inserted;
 
 	values[0] = NameGetDatum(&relay->name);
@@ -119,20 +138,27 @@ es_relay_insert(const EsRelay *relay)
 	values[9] = Int64GetDatum(relay->to_position);
 	values[10] = Int64GetDatum(relay->retry_of);
 	values[11] = JsonbPGetDatum(relay->options);
+	values[12] = Int32GetDatum(relay->content->lanes);
 
 	SPI_connect();
 	inserted = es_relay_execute("INSERT INTO eventsrc.relays (name, server, topic, position, store, owner,"
-								" system_identifier, database, delivery, to_position, retry_of, options)"
-								" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, 0), nullif($11, 0), $12)"
+								" system_identifier, database, delivery, to_position, retry_of, options, lanes)"
+								" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, 0), nullif($11, 0), $12, $13)"
 								" ON CONFLICT (name) DO NOTHING",
-								12, types, values, false) > 0;
+								13, types, values, false) > 0;
+	if (inserted)
+		es_relay_execute("INSERT INTO eventsrc.relay_lanes (relay, lane, position, epoch)"
+						 " SELECT r.id, n, r.position, r.epoch"
+						 " FROM eventsrc.relays r, generate_series(1, r.lanes - 1) n WHERE r.name = $1",
+						 1, types, values, false);
 	SPI_finish();
 	return inserted;
 }
 
 /*
- * es_relay_alter changes what a relay sends, and where; its worker is told at
- * commit.
+ * es_relay_alter changes what a relay sends, and where; its workers are told at
+ * commit.  Who wants as many lanes as there are takes back what was asked for
+ * before.
  */
 void
 es_relay_alter(const EsRelay *relay)
@@ -148,13 +174,16 @@ es_relay_alter(const EsRelay *relay)
 	SPI_connect();
 	es_relay_execute("UPDATE eventsrc.relays SET topic = $2, delivery = $3, options = $4 WHERE id = $1",
 					 4, types, values, false);
+	if (!es_lanes_change(relay))
+		es_lanes_set_off(relay->id);
 	SPI_finish();
-	tell_workers();
+	es_relay_tell_workers();
 }
 
 /*
- * es_relay_seek sets where a relay goes on; its worker is told at commit, and
- * what was found to be undeliverable after that position gets a new chance.
+ * es_relay_seek sets where all lanes of a relay go on; their workers are told
+ * at commit, and what was found to be undeliverable after that position gets a
+ * new chance.
  */
 void
 es_relay_seek(int64 id, int64 position)
@@ -166,21 +195,25 @@ es_relay_seek(int64 id, int64 position)
 	es_relay_execute("UPDATE eventsrc.relays SET position = $2, epoch = greatest(epoch + 1,"
 					 " (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) WHERE id = $1",
 					 2, types, values, false);
+	es_relay_execute("UPDATE eventsrc.relay_lanes l SET position = $2, epoch = r.epoch"
+					 " FROM eventsrc.relays r WHERE r.id = $1 AND l.relay = $1",
+					 2, types, values, false);
 	es_relay_execute("DELETE FROM eventsrc.relay_dead_letters WHERE relay = $1 AND position > $2",
 					 2, types, values, false);
+	es_lanes_set_off(id);
 	SPI_finish();
-	tell_workers();
+	es_relay_tell_workers();
 }
 
 /*
- * es_relay_finish notes that a relay has come to its end.  One that sent a dead
+ * es_relay_finish notes that a lane of a relay has come to its end.  A relay that sent a dead
  * letter once more is gone then, with the dead letter.
  */
 void
 es_relay_finish(const EsRelay *relay)
 {
 	if (relay->retry_of == 0)
-		(void) es_relay_save_position(relay->id, relay->epoch, relay->to_position);
+		(void) es_relay_save_position(relay->id, relay->lane, relay->epoch, relay->to_position);
 	else
 	{
 		es_dead_letter_delete(relay->retry_of, relay->to_position);
@@ -234,38 +267,58 @@ es_relay_resume(int64 id)
 	SPI_connect();
 	es_relay_execute("UPDATE eventsrc.relays SET paused = false, system_identifier = $2, database = $3,"
 					 " position = least(position, $4) WHERE id = $1", 4, types, values, false);
+	values[1] = values[3];
+	es_relay_execute("UPDATE eventsrc.relay_lanes SET position = least(position, $2) WHERE relay = $1",
+					 2, types, values, false);
+
+	/* where lanes stood before a change may be elsewhere now */
+	es_lanes_set_off(id);
 	SPI_finish();
+	es_relay_tell_workers();
 }
 
 /*
- * es_relay_save_position stores how far a relay has come; false if the relay is
- * gone, or its position was set by somebody else.
+ * es_relay_save_position stores how far a lane of a relay has come; false if it
+ * is gone, or its position was set by somebody else.
  */
 bool
-es_relay_save_position(int64 id, int64 epoch, int64 position)
+es_relay_save_position(int64 id, int lane, int64 epoch, int64 position)
 {
-	Oid			types[] = {INT8OID, INT8OID, INT8OID};
-	Datum		values[] = {Int64GetDatum(id), Int64GetDatum(position), Int64GetDatum(epoch)};
+	Oid			types[] = {INT8OID, INT8OID, INT8OID, INT4OID};
+	Datum		values[4];
 	bool		found;
 
+	values[0] = Int64GetDatum(id);
+	values[1] = Int64GetDatum(position);
+	values[2] = Int64GetDatum(epoch);
+	values[3] = Int32GetDatum(lane);
+
 	SPI_connect();
-	found = es_relay_execute("UPDATE eventsrc.relays SET position = $2 WHERE id = $1 AND epoch = $3",
-							 3, types, values, false) > 0;
+	if (lane == 0)
+		found = es_relay_execute("UPDATE eventsrc.relays SET position = $2 WHERE id = $1 AND epoch = $3",
+								 3, types, values, false) > 0;
+	else
+		found = es_relay_execute("UPDATE eventsrc.relay_lanes SET position = $2"
+								 " WHERE relay = $1 AND epoch = $3 AND lane = $4",
+								 4, types, values, false) > 0;
 	SPI_finish();
 	return found;
 }
 
 /*
- * es_relay_runnable tells whether a relay is to have a worker.
+ * es_relay_runnable tells whether a lane of a relay is to have a worker: one
+ * that has nothing more to send takes part in a change of their number.
  */
 bool
 es_relay_runnable(EsRelay *relay)
 {
-	return !relay->paused && relay->local && !es_relay_finished(relay);
+	return !relay->paused && relay->local &&
+		(!es_relay_finished(relay) || es_lanes_change(relay));
 }
 
 /*
- * es_relay_finished tells whether a relay has sent all that it was to send.
+ * es_relay_finished tells whether a lane of a relay has sent all that it was to
+ * send.
  */
 bool
 es_relay_finished(const EsRelay *relay)
@@ -298,7 +351,9 @@ es_relay_problem(EsRelay *relay)
 						GetUserNameFromId(relay->owner, true), NameStr(relay->server));
 
 	problem = es_relay_store_problem(relay);
-	return problem ? problem : es_select_problem(relay->content, relay->owner);
+	if (problem == NULL)
+		problem = es_select_problem(relay->content, relay->owner);
+	return problem ? problem : es_standby_problem(relay->content);
 }
 
 /*
@@ -367,6 +422,31 @@ es_relay_execute(const char *query, int nargs, Oid *types, Datum *values, bool r
 }
 
 /*
+ * es_relay_tell_workers has the workers of relays look at the table again, once
+ * the transaction commits.
+ */
+void
+es_relay_tell_workers(void)
+{
+	CacheInvalidateRelcacheByRelid(get_relname_relid("relays", es_private_schema()));
+}
+
+/*
+ * load_lane reads one lane of a relay through SPI, NULL if there is none.
+ */
+static EsRelay *
+load_lane(int64 id, int lane, bool read_only, MemoryContext context)
+{
+	Oid			types[] = {INT8OID, INT4OID};
+	Datum		values[] = {Int64GetDatum(id), Int32GetDatum(lane)};
+
+	if (es_relay_execute("SELECT " COLUMNS " FROM " LANES " WHERE r.id = $1 AND l.lane = $2",
+						 2, types, values, read_only) == 0)
+		return NULL;
+	return relay_of_row(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, context);
+}
+
+/*
  * relay_of_row makes an EsRelay of a row with COLUMNS.
  */
 static EsRelay *
@@ -392,8 +472,14 @@ relay_of_row(HeapTuple row, TupleDesc desc, MemoryContext context)
 	relay->delivery = MemoryContextStrdup(context, delivery);
 	relay->to_position = DatumGetInt64(row_value(row, desc, 13));
 	relay->retry_of = DatumGetInt64(row_value(row, desc, 14));
+	relay->lane = DatumGetInt32(row_value(row, desc, 16));
+	relay->lanes = DatumGetInt32(row_value(row, desc, 17));
+	relay->halted_at = DatumGetInt64(row_value(row, desc, 18));
+	relay->turn_position = DatumGetInt64(row_value(row, desc, 19));
 
 	before = MemoryContextSwitchTo(context);
+	relay->label = relay->lanes == 1 ? psprintf("\"%s\"", NameStr(relay->name)) :
+		psprintf("\"%s\", lane %d,", NameStr(relay->name), relay->lane);
 	relay->options = DatumGetJsonbPCopy(row_value(row, desc, 15));
 	relay->content = es_content_parse(&relay->options, NULL, false);
 	MemoryContextSwitchTo(before);
@@ -440,14 +526,4 @@ user_mapping_options(Oid user, Oid server)
 		options = untransformRelOptions(value);
 	ReleaseSysCache(mapping);
 	return options;
-}
-
-/*
- * tell_workers has the workers of relays look at the table again, once the
- * transaction commits.
- */
-static void
-tell_workers(void)
-{
-	CacheInvalidateRelcacheByRelid(get_relname_relid("relays", es_private_schema()));
 }

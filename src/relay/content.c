@@ -8,6 +8,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
+#include "utils/numeric.h"
 
 /* what a value must be */
 typedef enum OptionKind
@@ -15,6 +16,7 @@ typedef enum OptionKind
 	OPTION_TEXT,
 	OPTION_NAMES,				/* array of strings */
 	OPTION_BOOLEAN,
+	OPTION_LANES,				/* number of them */
 	OPTION_TEMPLATE,
 	OPTION_TEMPLATES			/* object of templates */
 } OptionKind;
@@ -35,6 +37,8 @@ static void set_envelope(EsContent *content, const char *name, const JsonbValue 
 static void set_flag(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type);
 static void set_on_error(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type);
 static void set_headers(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type);
+static void set_lanes(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type);
+static void set_send_after(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type);
 
 static const Option options_known[] =
 {
@@ -46,7 +50,9 @@ static const Option options_known[] =
 	{"filter", OPTION_TEXT, set_function},
 	{"headers", OPTION_TEMPLATES, set_headers},
 	{"key", OPTION_TEMPLATE, set_template},
+	{"lanes", OPTION_LANES, set_lanes},
 	{"on_error", OPTION_TEXT, set_on_error},
+	{"send_after", OPTION_TEXT, set_send_after},
 	{"source", OPTION_TEMPLATE, set_template},
 	{"tombstones", OPTION_BOOLEAN, set_flag},
 	{"transform", OPTION_TEXT, set_function},
@@ -60,6 +66,7 @@ static const char *const envelopes[] =
 };
 
 static void check_kind(const Option *option, const JsonbValue *value);
+static bool is_lanes(const JsonbValue *value);
 static bool is_strings(const JsonbValue *value);
 static char *string_of(const JsonbValue *value);
 static List *list_options(void);
@@ -81,6 +88,7 @@ es_content_parse(Jsonb **options, const EsBrokerType *type, bool check)
 	content->key = "{aggregate_id}";
 	content->source = "/{store}/{aggregate_type}";
 	content->upcast = true;
+	content->lanes = 1;
 
 	if (!JB_ROOT_IS_OBJECT(*options))
 		ereport(ERROR,
@@ -275,6 +283,28 @@ set_on_error(EsContent *content, const char *name, const JsonbValue *value, cons
 }
 
 /*
+ * set_lanes takes the option "lanes".
+ */
+static void
+set_lanes(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type)
+{
+	content->lanes = DatumGetInt32(DirectFunctionCall1(numeric_int4, NumericGetDatum(value->val.numeric)));
+}
+
+/*
+ * set_send_after takes the option "send_after".
+ */
+static void
+set_send_after(EsContent *content, const char *name, const JsonbValue *value, const EsBrokerType *type)
+{
+	char	   *choice = string_of(value);
+
+	if (strcmp(choice, "flush") != 0 && strcmp(choice, "replicated") != 0)
+		refuse_choice(name, choice, "flush, replicated");
+	content->replicated = strcmp(choice, "replicated") == 0;
+}
+
+/*
  * set_headers takes the option "headers".
  */
 static void
@@ -334,6 +364,10 @@ check_kind(const Option *option, const JsonbValue *value)
 			if (value->type != jbvBool)
 				wanted = "true or false";
 			break;
+		case OPTION_LANES:
+			if (!is_lanes(value))
+				wanted = psprintf("a whole number from 1 to %d", ES_MAX_LANES);
+			break;
 		case OPTION_NAMES:
 			if (!is_strings(value) || !JsonContainerIsArray(value->val.binary.data))
 				wanted = "an array of strings";
@@ -349,6 +383,7 @@ check_kind(const Option *option, const JsonbValue *value)
 				 errmsg("option \"%s\" must be %s", option->name, wanted),
 				 errhint("For example: %s.",
 						 option->kind == OPTION_BOOLEAN ? "{\"tombstones\": true}" :
+						 option->kind == OPTION_LANES ? "{\"lanes\": 4}" :
 						 option->kind == OPTION_NAMES ? "{\"event_types\": [\"Placed\", \"Shipped\"]}" :
 						 option->kind == OPTION_TEMPLATES ? "{\"headers\": {\"tenant\": \"{store}\"}}" :
 						 "{\"envelope\": \"cloudevents\"}")));
@@ -359,6 +394,23 @@ check_kind(const Option *option, const JsonbValue *value)
 				 errmsg("invalid template \"%.300s\" for option \"%s\"", string_of(value), option->name),
 				 errdetail_internal("%s", problem),
 				 errhint("The fields are: %s.", es_template_fields())));
+}
+
+/*
+ * is_lanes tells whether a value is a number of lanes that a relay can have.
+ */
+static bool
+is_lanes(const JsonbValue *value)
+{
+	if (value->type != jbvNumeric)
+		return false;
+	for (int i = 1; i <= ES_MAX_LANES; i++)
+	{
+		if (DatumGetBool(DirectFunctionCall2(numeric_eq, NumericGetDatum(value->val.numeric),
+											 NumericGetDatum(int64_to_numeric(i)))))
+			return true;
+	}
+	return false;
 }
 
 /*

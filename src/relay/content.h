@@ -37,6 +37,8 @@ typedef struct EsContent
 	EsEnvelopeKind envelope;
 	bool		tombstones;
 	bool		upcast;
+	int			lanes;
+	bool		replicated;		/* send_after */
 	bool		dead_letter;	/* on_error */
 	const char *dead_letter_topic;	/* template, or NULL */
 	int			nheaders;

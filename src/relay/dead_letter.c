@@ -170,12 +170,13 @@ letter_argument(FunctionCallInfo fcinfo, const EsRelay *relay)
 
 /*
  * without_dead_letters takes the options away that say what to do with events
- * that cannot be sent: who asks for a new attempt wants to see it fail.
+ * that cannot be sent (who asks for a new attempt wants to see it fail), and
+ * how many lanes there are: one event needs one.
  */
 static Jsonb *
 without_dead_letters(Jsonb *options)
 {
-	const char *names[] = {"on_error", "dead_letter_topic"};
+	const char *names[] = {"on_error", "dead_letter_topic", "lanes"};
 	Datum		result = JsonbPGetDatum(options);
 
 	for (int i = 0; i < lengthof(names); i++)

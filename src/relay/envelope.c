@@ -95,6 +95,8 @@ es_envelope(EsEnvelope *envelope, TupleTableSlot *slot, EsMessage *message)
 
 	message->position = DatumGetInt64(slot_getattr(slot, ES_ATT_GLOBAL_POSITION, &isnull));
 	envelope->dead_letter = NULL;
+	if (!es_lane_takes(envelope->relay, slot))
+		return false;
 	if (envelope->ndead > 0 && is_dead(envelope, message->position))
 	{
 		if (envelope->dead_topic == NULL || envelope->dead_letter->skip)

@@ -106,7 +106,8 @@ es_resume_relay(PG_FUNCTION_ARGS)
 	EsRelay    *relay = es_relay_own(fcinfo, "es_resume_relay()");
 
 	es_relay_resume(relay->id);
-	es_relay_status_nudge(relay->id);
+	es_lanes_tell(relay->id);
+	es_lanes_nudge(relay->id);
 	es_worker_wake_at_commit();
 	PG_RETURN_VOID();
 }

@@ -22,6 +22,7 @@ typedef rd_kafka_error_t *(*Step) (rd_kafka_t * producer, int timeout_ms);
 
 static void *serve(void *argument);
 static EsKafkaResult start(EsKafkaTxn *kafka, char *error, size_t error_size);
+static EsKafkaResult await_first_lane(EsKafkaTxn *kafka, char *error, size_t error_size);
 static EsKafkaResult claim(EsKafkaTxn *kafka, bool found, char *error, size_t error_size);
 static bool is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size);
 static void flush(EsKafkaTxn *kafka, int turn);
@@ -31,6 +32,7 @@ static EsKafkaResult settle(EsKafkaTxn *kafka, int turn, Step step,
 							char *error, size_t error_size);
 static EsKafkaResult judge(rd_kafka_t * producer, rd_kafka_error_t *problem,
 						   char *error, size_t error_size);
+static bool doze(EsKafkaTxn *kafka);
 static void copy_text(char *target, const char *source, size_t size);
 
 /*
@@ -258,6 +260,9 @@ start(EsKafkaTxn *kafka, char *error, size_t error_size)
 		return ES_KAFKA_SUPERSEDED;
 	if (result != ES_KAFKA_OK && result != ES_KAFKA_NOTHING)
 		return result;
+	result = await_first_lane(kafka, error, error_size);
+	if (result != ES_KAFKA_OK)
+		return result;
 
 	for (int i = 0; i < ES_KAFKA_TURNS; i++)
 	{
@@ -275,6 +280,63 @@ start(EsKafkaTxn *kafka, char *error, size_t error_size)
 
 	result = claim(kafka, found, error, error_size);
 	return result == ES_KAFKA_OK && !found ? ES_KAFKA_NOTHING : result;
+}
+
+/*
+ * await_first_lane has the other lanes wait until the first one has begun with
+ * their epoch on their timeline.  The first is there however many lanes there
+ * are, so its record tells all of them whether another server changed their
+ * number, and what would fence them has fenced the first.
+ */
+static EsKafkaResult
+await_first_lane(EsKafkaTxn *kafka, char *error, size_t error_size)
+{
+	EsKafkaResult result;
+
+	if (kafka->first_topic[0] == '\0')
+		return ES_KAFKA_OK;
+	result = es_kafka_provide_topic(kafka->reader, kafka->first_topic, &kafka->quit, error, error_size);
+	while (result == ES_KAFKA_OK)
+	{
+		EsKafkaRecord first;
+
+		result = es_kafka_read_record(kafka->reader, kafka->first_topic, kafka->first_key, &first,
+									  &kafka->quit, error, error_size);
+		if (result != ES_KAFKA_OK && result != ES_KAFKA_NOTHING)
+			break;
+		if (result == ES_KAFKA_OK)
+		{
+			if (first.progress.epoch > kafka->epoch ||
+				(first.progress.epoch == kafka->epoch && first.timeline > kafka->timeline))
+			{
+				snprintf(error, error_size,
+						 "the broker has a record of the relay's first lane that was set later than that of this database: "
+						 "of epoch " INT64_FORMAT " on timeline %u, here it is " INT64_FORMAT " on timeline %u",
+						 first.progress.epoch, first.timeline, kafka->epoch, kafka->timeline);
+				return ES_KAFKA_SUPERSEDED;
+			}
+			if (first.progress.epoch == kafka->epoch && first.timeline == kafka->timeline)
+			{
+				kafka->awaits_first = false;
+				return ES_KAFKA_OK;
+			}
+		}
+		kafka->awaits_first = true;
+		result = doze(kafka) ? ES_KAFKA_OK : ES_KAFKA_QUIT;
+	}
+	return result;
+}
+
+/*
+ * doze waits a moment; false if the thread is to quit.
+ */
+static bool
+doze(EsKafkaTxn *kafka)
+{
+	struct timespec moment = {0, 100 * 1000000L};
+
+	(void) nanosleep(&moment, NULL);
+	return !kafka->quit;
 }
 
 /*

@@ -143,7 +143,9 @@ txn_last_position(EsBroker *broker, EsProgress *progress)
 		{
 			kafka->answered = false;
 			if (!broker->troubled)
-				es_broker_error(broker, "the broker has not answered for %d s", SLOW_START_MS / 1000);
+				es_broker_error(broker, kafka->awaits_first ?
+								"the relay's first lane has not begun for %d s" :
+								"the broker has not answered for %d s", SLOW_START_MS / 1000);
 		}
 		return ES_PROGRESS_UNKNOWN;
 	}
@@ -317,6 +319,12 @@ name_things(EsKafkaTxn *kafka, const EsSender *sender)
 {
 	snprintf(kafka->key, sizeof(kafka->key), UINT64_FORMAT ".%u." INT64_FORMAT,
 			 sender->system_identifier, sender->database, sender->relay);
+	if (sender->lane > 0)
+	{
+		strlcpy(kafka->first_key, kafka->key, sizeof(kafka->first_key));
+		snprintf(kafka->first_topic, sizeof(kafka->first_topic), "eventsrc.progress.%s", kafka->first_key);
+		snprintf(kafka->key, sizeof(kafka->key), "%s.%d", kafka->first_key, sender->lane);
+	}
 	snprintf(kafka->topic, sizeof(kafka->topic), "eventsrc.progress.%s", kafka->key);
 	kafka->epoch = sender->epoch;
 	kafka->start_position = sender->position;

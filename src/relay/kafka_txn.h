@@ -44,6 +44,9 @@ typedef struct EsKafkaTxn
 	int			pipe[2];
 	char		topic[ES_KAFKA_NAME];	/* of the progress */
 	char		key[ES_KAFKA_NAME];
+	char		first_topic[ES_KAFKA_NAME]; /* of the first lane, if this one
+											 * is another */
+	char		first_key[ES_KAFKA_NAME];
 	int64		epoch;
 	int64		start_position; /* of the relay's row */
 	uint32		timeline;
@@ -69,6 +72,7 @@ typedef struct EsKafkaTxn
 	pthread_cond_t asked;
 	pthread_cond_t done;
 	volatile bool quit;
+	volatile bool awaits_first; /* the first lane has yet to begin */
 	EsKafkaJob	job;			/* what is to be done or was done */
 	int			job_turn;
 	bool		busy;			/* the thread has yet to do it */

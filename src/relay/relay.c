@@ -16,6 +16,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "pgstat.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
@@ -60,7 +61,13 @@ static void note_relation_change(Datum arg, Oid relation);
 void
 es_relay_main(Datum main_arg)
 {
-	run.id = es_worker_begin(main_arg, "relay");
+	int64		key = es_worker_begin(main_arg, "relay");
+
+	run.id = es_lane_relay(key);
+	run.lane = es_lane_number(key);
+	if (run.lane > 0)
+		pgstat_report_appname(psprintf("eventsrc relay " INT64_FORMAT ", lane %d, in database %u",
+									   run.id, run.lane, MyDatabaseId));
 	before_shmem_exit(leave_at_exit, (Datum) 0);
 
 	/* a lost update of the position only sends some events again */
@@ -80,7 +87,7 @@ es_relay_main(Datum main_arg)
 	run.pause_ms = ES_RUN_PAUSE_MS;
 	es_run_name_waits();
 
-	if (!es_relay_status_attach(run.id, 0))
+	if (!es_relay_status_attach(key, 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no free slot for a relay"),
@@ -112,12 +119,12 @@ es_relay_main(Datum main_arg)
 const char *
 es_relay_title(void)
 {
-	static char title[NAMEDATALEN + 64];
+	static char title[NAMEDATALEN + 96];
 
 	if (run.relay == NULL)
 		return "relay";
-	snprintf(title, sizeof(title), "relay \"%s\" at position " INT64_FORMAT,
-			 NameStr(run.relay->name), run.window->confirmed);
+	snprintf(title, sizeof(title), "relay %s at position " INT64_FORMAT,
+			 run.relay->label, run.window->confirmed);
 	return title;
 }
 
@@ -177,6 +184,8 @@ work(void)
 			break;
 		}
 		es_run_save(&run, false);
+		if (!run.catalog_changed)
+			es_run_turn(&run);
 		if (run.catalog_changed)
 			reload_relay();
 		else
@@ -203,6 +212,7 @@ connect_broker(void)
 	sender.system_identifier = GetSystemIdentifier();
 	sender.database = MyDatabaseId;
 	sender.relay = run.id;
+	sender.lane = run.lane;
 	sender.relay_name = NameStr(run.relay->name);
 	sender.timeline = GetWALInsertionTimeLine();
 	sender.epoch = run.relay->epoch;
@@ -250,7 +260,7 @@ es_run_load(EsRun *run)
 	run->catalog_changed = false;
 
 	run->table = get_relname_relid("relays", es_private_schema());
-	run->relay = es_relay_load(run->id, run->context);
+	run->relay = es_relay_load(run->id, run->lane, run->context);
 	if (run->relay == NULL || !es_relay_runnable(run->relay))
 		run->leave = true;
 	else if ((problem = es_relay_problem(run->relay)) != NULL)
@@ -337,10 +347,10 @@ report_broker(void)
 		run.failed_total = run.window->total;
 		es_relay_status_error(ES_RELAY_RETRYING, broker->error);
 		ereport(LOG,
-				(errmsg("relay \"%s\" at position " INT64_FORMAT ": %s",
-						NameStr(run.relay->name), run.window->confirmed, broker->error)));
+				(errmsg("relay %s at position " INT64_FORMAT ": %s",
+						run.relay->label, run.window->confirmed, broker->error)));
 	}
-	else if (run.retrying && !broker->troubled && !broker->failed &&
+	else if (run.retrying && !broker->troubled && !broker->failed && !run.awaits_standby &&
 			 (run.window->total > run.failed_total ||
 			  (es_window_pending(run.window) == 0 && run.complete)))
 	{
@@ -383,7 +393,7 @@ es_run_save(EsRun *run, bool now)
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	found = es_relay_save_position(run->id, run->epoch, run->window->confirmed);
+	found = es_relay_save_position(run->id, run->lane, run->epoch, run->window->confirmed);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
@@ -394,12 +404,13 @@ es_run_save(EsRun *run, bool now)
 }
 
 /*
- * is_finished tells whether a relay that is to end has sent everything.
+ * is_finished tells whether a lane of a relay that is to end has sent
+ * everything.
  */
 static bool
 is_finished(void)
 {
-	return run.relay->to_position > 0 && run.positioned &&
+	return run.relay->to_position > 0 && !es_lanes_change(run.relay) && run.positioned &&
 		run.scanned >= run.relay->to_position && es_window_pending(run.window) == 0;
 }
 
@@ -415,8 +426,8 @@ finish(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	ereport(LOG,
-			(errmsg("relay \"%s\" has sent everything up to position " INT64_FORMAT,
-					NameStr(run.relay->name), run.relay->to_position)));
+			(errmsg("relay %s has sent everything up to position " INT64_FORMAT,
+					run.relay->label, run.relay->to_position)));
 	run.saved = run.window->confirmed;
 	run.leave = true;
 }
@@ -475,11 +486,12 @@ leave_orderly(void)
 	{
 		StartTransactionCommand();
 		schema = LookupExplicitNamespace(ES_PRIVATE_SCHEMA, true);
-		table = OidIsValid(schema) ? get_relname_relid("relays", schema) : InvalidOid;
+		table = OidIsValid(schema) ?
+			get_relname_relid(run.lane == 0 ? "relays" : "relay_lanes", schema) : InvalidOid;
 		if (OidIsValid(table) && ConditionalLockRelationOid(table, RowExclusiveLock))
 		{
 			PushActiveSnapshot(GetTransactionSnapshot());
-			(void) es_relay_save_position(run.id, run.epoch, run.window->confirmed);
+			(void) es_relay_save_position(run.id, run.lane, run.epoch, run.window->confirmed);
 			PopActiveSnapshot();
 		}
 		CommitTransactionCommand();

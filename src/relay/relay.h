@@ -15,10 +15,19 @@
 #include "relay/broker.h"
 #include "utils/jsonb.h"
 
-/* a row of eventsrc.relays */
+#define ES_MAX_LANES	16
+
+/* a lane of a relay: its row of eventsrc.relays, and where the lane stands */
 typedef struct EsRelay
 {
 	int64		id;
+	int			lane;			/* from 0 on */
+	int			lanes;			/* that there are now */
+	int64		halted_at;		/* where this lane waits for the change of
+								 * their number, -1: it does not */
+	int64		turn_position;	/* up to where all go before that, -1: it is
+								 * not agreed yet */
+	const char *label;			/* name and lane, for the log */
 	NameData	name;
 	NameData	store;
 	NameData	server;
@@ -51,7 +60,7 @@ typedef enum EsRelayState
 typedef struct EsRelayStatus
 {
 	Oid			dboid;			/* InvalidOid: the slot is free */
-	int64		relay;
+	int64		relay;			/* es_lane_key() */
 	pid_t		pid;			/* 0: no worker */
 	EsRelayState state;
 	bool		nudged;			/* somebody wants a new attempt now */
@@ -70,7 +79,8 @@ typedef struct EsRelayStatus
 
 /* catalog.c: the table eventsrc.relays; all need a transaction */
 extern List *es_relay_list(MemoryContext context);
-extern EsRelay *es_relay_load(int64 id, MemoryContext context);
+extern EsRelay *es_relay_load(int64 id, int lane, MemoryContext context);
+extern void es_relay_lock(int64 id);
 extern EsRelay *es_relay_find(const char *name);
 extern bool es_relay_insert(const EsRelay *relay);
 extern void es_relay_alter(const EsRelay *relay);
@@ -79,7 +89,8 @@ extern void es_relay_finish(const EsRelay *relay);
 extern void es_relay_delete(int64 id);
 extern void es_relay_pause(int64 id);
 extern void es_relay_resume(int64 id);
-extern bool es_relay_save_position(int64 id, int64 epoch, int64 position);
+extern bool es_relay_save_position(int64 id, int lane, int64 epoch, int64 position);
+extern void es_relay_tell_workers(void);
 extern char *es_relay_problem(EsRelay *relay);
 extern char *es_relay_store_problem(EsRelay *relay);
 extern const EsBrokerType *es_relay_options(EsRelay *relay, List **options);
@@ -88,7 +99,23 @@ extern bool es_relay_finished(const EsRelay *relay);
 extern uint64 es_relay_execute(const char *query, int nargs, Oid *types, Datum *values,
 							   bool read_only);
 
-/* status.c: the shared memory slots */
+/*
+ * lane.c: es_lane_key is the number by which a lane's worker and status are
+ * known; the first lane's is the relay's.
+ */
+extern int64 es_lane_key(int64 relay, int lane);
+extern int64 es_lane_relay(int64 key);
+extern int	es_lane_number(int64 key);
+extern bool es_lane_takes(const EsRelay *relay, TupleTableSlot *slot);
+extern bool es_lanes_change(const EsRelay *relay);
+extern void es_lanes_set_off(int64 relay);
+extern void es_lanes_tell(int64 relay);
+extern void es_lanes_nudge(int64 relay);
+
+/* standby.c */
+extern char *es_standby_problem(const struct EsContent *content);
+
+/* status.c: the shared memory slots, by es_lane_key() */
 extern void es_relay_request_shmem(void);	/* shmem_request_hook */
 extern void es_relay_init_shmem(void);	/* shmem_startup_hook */
 extern bool es_relay_status_attach(int64 relay, int64 position);

@@ -27,6 +27,7 @@
 static uint32 wait_idle;
 static uint32 wait_broker;
 static uint32 wait_retry;
+static uint32 wait_standby;
 
 static void wait_on_latch(EsRun *run, pgsocket wake, long timeout_ms, uint32 wait_event);
 
@@ -39,6 +40,7 @@ es_run_name_waits(void)
 	wait_idle = es_wait_event_new("EventsrcRelayIdle");
 	wait_broker = es_wait_event_new("EventsrcRelayBroker");
 	wait_retry = es_wait_event_new("EventsrcRelayRetry");
+	wait_standby = es_wait_event_new("EventsrcRelayStandby");
 }
 
 /*
@@ -78,8 +80,11 @@ es_run_wait_for_work(EsRun *run)
 	 * who moves the safe position sets our latch, as the broker's pipe wakes
 	 * us
 	 */
-	ConditionVariablePrepareToSleep(&run->database->moved);
-	if (pg_atomic_read_u64(&run->database->moves) == run->moves)
+	if (!run->awaits_standby)
+		ConditionVariablePrepareToSleep(&run->database->moved);
+	if (run->awaits_standby)
+		wait_on_latch(run, run->broker->wake, run->standby_ms, wait_standby);
+	else if (pg_atomic_read_u64(&run->database->moves) == run->moves)
 		wait_on_latch(run, run->broker->wake, idle ? IDLE_MS : BUSY_MS,
 					  idle ? wait_idle : wait_broker);
 	ConditionVariableCancelSleep();
@@ -103,8 +108,8 @@ es_run_wait_for_people(EsRun *run)
 {
 	es_relay_status_error(ES_RELAY_STOPPED, run->stop);
 	ereport(LOG,
-			(errmsg("relay \"%s\" stops at position " INT64_FORMAT ": %s",
-					NameStr(run->relay->name), run->window->confirmed, run->stop),
+			(errmsg("relay %s stops at position " INT64_FORMAT ": %s",
+					run->relay->label, run->window->confirmed, run->stop),
 			 run->stop_hint ? errhint("%s", run->stop_hint) : 0));
 	while (!es_run_is_leaving(run) && !es_relay_status_nudged())
 	{
@@ -119,7 +124,8 @@ es_run_wait_for_people(EsRun *run)
 }
 
 /*
- * es_run_pause waits before the next attempt, each time longer.
+ * es_run_pause waits before the next attempt, each time longer, unless the
+ * configuration is reloaded.
  */
 void
 es_run_pause(EsRun *run)
@@ -127,7 +133,8 @@ es_run_pause(EsRun *run)
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), run->pause_ms);
 
 	run->pause_ms = Min(run->pause_ms * 2, PAUSE_LAST_MS);
-	while (!es_run_is_leaving(run) && !es_relay_status_nudged())
+	run->reloaded = false;
+	while (!es_run_is_leaving(run) && !es_relay_status_nudged() && !run->reloaded)
 	{
 		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
@@ -170,6 +177,7 @@ es_run_is_leaving(EsRun *run)
 	{
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
+		run->reloaded = true;
 	}
 	return run->leave || es_worker_should_leave();
 }

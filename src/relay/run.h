@@ -8,11 +8,14 @@
 #include "relay/envelope.h"
 #include "store/position.h"
 
+#include "access/xlogdefs.h"
+
 #define ES_RUN_PAUSE_MS	1000	/* after the first failure */
 
 typedef struct EsRun
 {
 	int64		id;
+	int			lane;
 	EsRelay    *relay;			/* in context */
 	const EsBrokerType *type;
 	EsEnvelope *envelope;		/* its messages, in context */
@@ -47,8 +50,20 @@ typedef struct EsRun
 									 * by invalidation messages for servers,
 									 * user mappings, roles, schemas and the
 									 * table eventsrc.relays */
+	bool		reloaded;		/* the configuration was, since this was
+								 * cleared */
 	bool		leave;			/* the relay is gone or not to run */
 	Oid			table;			/* eventsrc.relays */
+
+	/* if it sends only what a synchronous standby has (standby.c) */
+	int64		replicated;		/* everything up to here is there */
+	int64		replicating;	/* this position is awaited */
+	XLogRecPtr	replicating_lsn;	/* by then it is there */
+	TimestampTz replicating_since;
+	bool		awaits_standby;
+	bool		standby_missed; /* so it was reported */
+	int			standby_ms;		/* how long to wait before looking again */
+
 	char		stop[ES_RELAY_ERROR];	/* why the relay must stop, if so */
 	const char *stop_hint;
 } EsRun;
@@ -68,6 +83,12 @@ extern bool es_run_is_leaving(EsRun *run);
 extern void es_run_read(EsRun *run);
 extern bool es_run_has_room(EsRun *run);
 extern void es_run_dead_letter(EsRun *run, int64 position, const char *reason);
+
+/* lane.c */
+extern void es_run_turn(EsRun *run);
+
+/* standby.c */
+extern int64 es_run_limit(EsRun *run, int64 safe);
 
 /* progress.c */
 extern void es_run_position(EsRun *run);

@@ -36,9 +36,7 @@ es_run_read(EsRun *run)
 	StartTransactionCommand();
 	run->database = es_database();
 	run->moves = pg_atomic_read_u64(&run->database->moves);
-	safe = es_position_safe();
-	if (run->relay->to_position > 0)
-		safe = Min(safe, run->relay->to_position);
+	safe = es_run_limit(run, es_position_safe());
 
 	/*
 	 * What was appended after a change of the catalogs must not go where the

@@ -23,8 +23,8 @@ es_relay_init(void)
 }
 
 /*
- * supervise_relays starts the worker of every relay that is to run, and stops
- * the others.
+ * supervise_relays starts the worker of every lane of every relay that is to
+ * run, and stops the others.
  */
 static long
 supervise_relays(void)
@@ -41,17 +41,18 @@ supervise_relays(void)
 	foreach(cell, relays)
 	{
 		EsRelay    *relay = lfirst(cell);
+		int64		key = es_lane_key(relay->id, relay->lane);
 		const char *problem = NULL;
 		long		wait;
 
 		if (!es_relay_runnable(relay))
 			continue;
-		if (es_relay_status_claim(relay->id))
+		if (es_relay_status_claim(key))
 		{
-			es_relay_status_told(relay->id);
-			wait = es_worker_ensure("relay", relay->id, "es_relay_main", &problem);
+			es_relay_status_told(key);
+			wait = es_worker_ensure("relay", key, "es_relay_main", &problem);
 			if (problem != NULL)
-				es_relay_status_problem(relay->id, problem);
+				es_relay_status_problem(key, problem);
 		}
 		else
 			wait = 60 * 1000L;	/* a slot may become free */
@@ -65,7 +66,7 @@ supervise_relays(void)
 }
 
 /*
- * load_relays reads the relays of this database, none where the extension is
+ * load_relays reads the lanes of the relays of this database, none where the extension is
  * not installed.
  */
 static List *
@@ -85,7 +86,7 @@ load_relays(MemoryContext context)
 }
 
 /*
- * stop_others stops the workers of relays that are gone or not to run.
+ * stop_others stops the workers of lanes that are gone or not to run.
  */
 static void
 stop_others(List *relays)
@@ -94,19 +95,21 @@ stop_others(List *relays)
 
 	foreach(id_cell, es_relay_status_ids())
 	{
-		int64		id = *(int64 *) lfirst(id_cell);
+		int64		key = *(int64 *) lfirst(id_cell);
 		EsRelay    *relay = NULL;
 		ListCell   *cell;
 
 		foreach(cell, relays)
 		{
-			if (((EsRelay *) lfirst(cell))->id == id)
-				relay = lfirst(cell);
+			EsRelay    *other = lfirst(cell);
+
+			if (es_lane_key(other->id, other->lane) == key)
+				relay = other;
 		}
 		if (relay != NULL && es_relay_runnable(relay))
 			continue;
-		es_worker_stop("relay", id);
+		es_worker_stop("relay", key);
 		if (relay == NULL)
-			es_relay_status_release(id);
+			es_relay_status_release(key);
 	}
 }

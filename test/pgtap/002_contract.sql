@@ -135,7 +135,10 @@ SELECT has_view('public', 'es_dead_letters', 'there is a view of the dead letter
 SELECT columns_are('public', 'es_dead_letters', ARRAY['relay', 'store', 'position', 'event_id', 'reason', 'at']);
 SELECT columns_are('public', 'es_relays', ARRAY['relay', 'store', 'server', 'broker_type', 'broker', 'topic', 'state', 'position',
     'safe_position', 'lag_events', 'lag_seconds', 'sent', 'retries', 'last_error', 'last_error_at', 'pid', 'owner', 'delivery',
-    'to_position', 'throughput', 'options']);
+    'to_position', 'throughput', 'options', 'lanes']);
+SELECT has_view('public', 'es_relay_lanes', 'there is a view of the lanes of relays');
+SELECT columns_are('public', 'es_relay_lanes', ARRAY['relay', 'lane', 'state', 'position', 'lag_events', 'lag_seconds', 'sent',
+    'throughput', 'retries', 'last_error', 'last_error_at', 'pid']);
 SELECT columns_are('public', 'es_workers', ARRAY['pid', 'kind', 'database', 'id', 'state', 'started_at', 'failures',
                                                  'retry_at', 'last_error_at', 'last_error']);
 

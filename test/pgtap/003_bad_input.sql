@@ -361,7 +361,8 @@ SELECT refused(format('SELECT es_create_relay(%L, %L, options => %L)', 'r', 'bad
 FROM unnest(ARRAY['[]', '"raw"', '{"x": 1}', '{"envelope": "xml"}', '{"envelope": 1}', '{"delivery": "often"}', '{"key": "{x}"}',
     '{"aggregate_types": []}', '{"event_types": "Placed"}', '{"filter": "nothing"}', '{"transform": "pg_catalog.now"}',
     '{"filter": "a.b.c.d"}', '{"tombstones": 1}', '{"on_error": "retry"}', '{"dead_letter_topic": "x"}', '{"headers": {"a": 1}}',
-    '{"source": "{"}', '{"upcast": "no"}']) options;
+    '{"source": "{"}', '{"upcast": "no"}', '{"lanes": 0}', '{"lanes": 17}', '{"lanes": 1.5}', '{"lanes": "2"}', '{"lanes": 1e400}',
+    '{"send_after": "commit"}', '{"send_after": true}']) options;
 SELECT refused(statement, 'VE009', statement) FROM unnest(ARRAY[
     $$SELECT es_create_relay('r', 'none')$$, $$SELECT es_create_relay('r', 'bad_broker', '{x}')$$,
     $$SELECT es_alter_relay('none')$$, $$SELECT es_seek_relay('none', 0)$$, $$SELECT es_replay_relay('none', 't', 0)$$,

@@ -125,7 +125,9 @@ SELECT relay_refused(options) FROM unnest(ARRAY[
     '{"on_error": "dead_letter", "dead_letter_topic": "a topic"}',
     '{"headers": ["tenant"]}', '{"headers": {"tenant": "{tenant}"}}', '{"headers": {"tenant": 1}}', '{"headers": {"": "x"}}',
     '{"headers": {"a": "1", "b": "2", "c": "3", "d": "4", "e": "5", "f": "6", "g": "7", "h": "8", "i": "9", "j": "10", "k": "11", "l": "12", "m": "13"}}',
-    '{"source": "https://shop.example/a b"}', '{"source": "{nothing}"}']::jsonb[]) options;
+    '{"source": "https://shop.example/a b"}', '{"source": "{nothing}"}',
+    '{"lanes": 0}', '{"lanes": 17}', '{"lanes": 2.5}', '{"lanes": "2"}', '{"lanes": 1e400}', '{"lane": 2}',
+    '{"send_after": "commit"}', '{"send_after": 1}']::jsonb[]) options;
 SELECT relay_refused('{}', topic) FROM unnest(ARRAY['{data}', '{aggregate_id', 'a/b']) topic;
 SELECT count(*) AS relays FROM es_relays;
 -- whose functions: the owner must be able to call them
@@ -224,6 +226,39 @@ SELECT es_discard_dead_letter('r', :dead);
 SELECT count(*) AS left FROM es_dead_letters;
 SELECT es_drop_relay('r');
 SELECT count(*) AS retries FROM es_relays WHERE relay LIKE '% retry %';
+ROLLBACK;
+-- lanes: as many as the relay is made with; another number waits for all of them
+BEGIN;
+SELECT es_create_relay('r', 'relay_kafka', options => '{"lanes": 3}', store => 'relay_store');
+SELECT relay, lanes, options, state, lag_events FROM es_relays;
+SELECT relay, lane, state, position, lag_seconds > 0 AS behind, sent, throughput, retries, last_error, pid FROM es_relay_lanes
+ORDER BY lane;
+SELECT sum(lag_events) FROM es_relay_lanes;
+SELECT count(*) AS lines, count(DISTINCT substring(line FROM 'lane="(.)"')) AS lanes
+FROM regexp_split_to_table(es_metrics(), E'\n') line WHERE line LIKE 'eventsrc_relay_lane_position{%';
+SELECT es_alter_relay('r', options => '{"lanes": 2}');
+SELECT lanes, options FROM es_relays;
+SELECT es_seek_relay('r', es_safe_position()) = es_safe_position() AS at_the_end;
+SELECT count(*) AS lanes, bool_and(position = es_safe_position()) AS at_the_end, sum(lag_events) AS lag_events FROM es_relay_lanes;
+SELECT es_pause_relay('r');
+SELECT lane, state FROM es_relay_lanes ORDER BY lane;
+SELECT es_replay_relay('r', 'side', 0, 1, 'again');
+SELECT relay, lanes FROM es_relays ORDER BY relay;
+-- the hindmost lane is what counts
+UPDATE eventsrc.relay_lanes SET position = 0 WHERE lane = 2;
+SELECT position FROM es_relays WHERE relay = 'r';
+-- a dead letter is sent once more by one lane
+INSERT INTO eventsrc.relay_dead_letters (relay, position, event_id, reason)
+SELECT r.id, e.global_position, e.event_id, 'too large' FROM eventsrc.relays r, relay_store.events e WHERE r.name = 'r';
+SELECT es_retry_dead_letter('r', position) FROM es_dead_letters;
+SELECT relay LIKE 'r retry %' AS retries, lanes, options FROM es_relays WHERE relay NOT IN ('r', 'again');
+SELECT es_drop_relay('r'), es_drop_relay('again');
+SELECT count(*) AS lanes FROM eventsrc.relay_lanes;
+-- what only synchronous standbys have is not sent where there is none
+SELECT es_create_relay('r', 'relay_kafka', options => '{"send_after": "replicated"}', store => 'relay_store');
+SELECT state, last_error FROM es_relays;
+SELECT es_alter_relay('r', options => '{"send_after": "flush"}');
+SELECT state, last_error FROM es_relays;
 ROLLBACK;
 DROP FUNCTION relay_even(es_event);
 DROP FUNCTION relay_slim(es_event);

@@ -47,7 +47,7 @@ SELECT es_append('Order', '3', 'Placed');
 SELECT es_close_stream('Order', '3', 'done');
 CREATE SERVER broker FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', "bootstrap.servers" 'localhost:1');
 BEGIN;
-SELECT es_create_relay('orders', 'broker', '{aggregate_type}', 3, 9, '{"envelope": "cloudevents", "headers": {"a": "{store}"}, "on_error": "dead_letter"}');
+SELECT es_create_relay('orders', 'broker', '{aggregate_type}', 3, 9, '{"envelope": "cloudevents", "headers": {"a": "{store}"}, "on_error": "dead_letter", "lanes": 2}');
 SELECT es_pause_relay('orders');
 INSERT INTO eventsrc.relay_dead_letters (relay, position, event_id, reason) SELECT id, 5, 'e5', 'too large' FROM eventsrc.relays;
 COMMIT;
@@ -72,7 +72,8 @@ my @facts = (
 	q{SELECT schema_version, data FROM es_read_stream('Payment', '1')},
 	'SELECT * FROM "Second ""store""".streams ORDER BY 1, 2',
 	'SELECT store FROM eventsrc.stores ORDER BY 1',
-	q{SELECT name, store, server, topic, delivery, epoch, position, to_position, options, paused FROM eventsrc.relays},
+	q{SELECT name, store, server, topic, delivery, epoch, position, to_position, options, paused, lanes FROM eventsrc.relays},
+	'SELECT lane, position, epoch FROM eventsrc.relay_lanes',
 	'SELECT * FROM es_dead_letters',
 	q{SELECT c.relname, a.amname, c.relkind, c.relpersistence FROM pg_class c JOIN eventsrc.stores s ON c.relnamespace = quote_ident(s.store)::regnamespace
 		LEFT JOIN pg_am a ON a.oid = c.relam ORDER BY s.store, 1},
