@@ -62,10 +62,28 @@ extern char *es_select_problem(const EsContent *content, Oid owner);
 extern EsSelect *es_select_create(const EsRelay *relay);
 extern bool es_select(EsSelect *select, TupleTableSlot *slot, Datum *data);
 
-/* write.c: text for messages, in UTF-8 */
+/* es_put appends bytes, as appendBinaryStringInfo() does, with less ado. */
+static inline void
+es_put(StringInfo out, const char *bytes, int length)
+{
+	if (unlikely(out->maxlen - out->len <= length))
+		enlargeStringInfo(out, length);
+	memcpy(out->data + out->len, bytes, length);
+	out->len += length;
+	out->data[out->len] = '\0';
+}
+
+/* the same for a literal string */
+#define es_put_literal(out, literal)	es_put(out, literal, sizeof(literal) - 1)
+
+/*
+ * write.c: text for messages, in UTF-8 (what they are given is, too, but where
+ * it says text)
+ */
 extern void es_write_column(StringInfo out, TupleTableSlot *slot, int field);
-extern void es_write_text(StringInfo out, const char *text, int length);
-extern void es_write_json_string(StringInfo out, const char *text, int length);
+extern void es_write_text(StringInfo out, const char *string, int length);
+extern void es_write_json_string(StringInfo out, const char *string, int length);
+extern void es_write_json_text(StringInfo out, const char *string, int length);
 extern void es_write_uri(StringInfo out, const char *text, int length);
 extern void es_write_attribute(StringInfo out, const char *text, int length);
 extern void es_write_jsonb(StringInfo out, Datum value);

@@ -19,6 +19,7 @@ static void finish_message(EsEnvelope *envelope, EsMessage *message);
 static void fill_eventsrc(EsEnvelope *envelope, TupleTableSlot *slot);
 static void fill_debezium(EsEnvelope *envelope, TupleTableSlot *slot);
 static void fill_dead_letter(EsEnvelope *envelope, TupleTableSlot *slot);
+static void write_member(EsEnvelope *envelope, const char *name, TupleTableSlot *slot, int column);
 static void add_plain_headers(EsEnvelope *envelope, TupleTableSlot *slot);
 static void add_own_headers(EsEnvelope *envelope, TupleTableSlot *slot);
 static EsSlice write_template(EsEnvelope *envelope, const EsTemplate *template, TupleTableSlot *slot);
@@ -290,25 +291,31 @@ finish_message(EsEnvelope *envelope, EsMessage *message)
 }
 
 /*
- * es_envelope_member writes a member of a JSON object, a string or null.
+ * write_member writes a member of a JSON object, a string or null, and a comma.
+ * Its name comes with quotes and colon.
  */
-void
-es_envelope_member(EsEnvelope *envelope, const char *name, TupleTableSlot *slot, int column)
+static void
+write_member(EsEnvelope *envelope, const char *name, TupleTableSlot *slot, int column)
 {
 	StringInfo	out = &envelope->out;
 
-	appendStringInfoCharMacro(out, '"');
-	appendStringInfoString(out, name);
-	appendBinaryStringInfo(out, "\":", 2);
+	es_put(out, name, strlen(name));
 	if (slot->tts_isnull[column - 1])
-		appendBinaryStringInfo(out, "null", 4);
+		es_put_literal(out, "null");
+	else if (column == ES_ATT_RECORDED_AT || column == ES_ATT_GLOBAL_POSITION)
+	{
+		/* nothing is to be escaped there */
+		es_put_literal(out, "\"");
+		es_write_column(out, slot, column);
+		es_put_literal(out, "\"");
+	}
 	else
 	{
-		resetStringInfo(&envelope->scratch);
-		es_write_column(&envelope->scratch, slot, column);
-		es_write_json_string(out, envelope->scratch.data, envelope->scratch.len);
+		text	   *string = DatumGetTextPP(slot->tts_values[column - 1]);
+
+		es_write_json_text(out, VARDATA_ANY(string), VARSIZE_ANY_EXHDR(string));
 	}
-	appendStringInfoCharMacro(out, ',');
+	es_put_literal(out, ",");
 }
 
 /*
@@ -322,18 +329,18 @@ fill_eventsrc(EsEnvelope *envelope, TupleTableSlot *slot)
 	if (!envelope->tombstone)
 	{
 		envelope->value.offset = out->len;
-		appendStringInfoCharMacro(out, '{');
-		es_envelope_member(envelope, "eventId", slot, ES_ATT_EVENT_ID);
-		es_envelope_member(envelope, "eventType", slot, ES_ATT_EVENT_TYPE);
-		es_envelope_member(envelope, "aggregateId", slot, ES_ATT_AGGREGATE_ID);
-		es_envelope_member(envelope, "aggregateType", slot, ES_ATT_AGGREGATE_TYPE);
-		es_envelope_member(envelope, "timestamp", slot, ES_ATT_RECORDED_AT);
-		es_envelope_member(envelope, "userId", slot, ES_ATT_USER_ID);
-		appendStringInfoString(out, "\"data\":");
+		es_put_literal(out, "{");
+		write_member(envelope, "\"eventId\":", slot, ES_ATT_EVENT_ID);
+		write_member(envelope, "\"eventType\":", slot, ES_ATT_EVENT_TYPE);
+		write_member(envelope, "\"aggregateId\":", slot, ES_ATT_AGGREGATE_ID);
+		write_member(envelope, "\"aggregateType\":", slot, ES_ATT_AGGREGATE_TYPE);
+		write_member(envelope, "\"timestamp\":", slot, ES_ATT_RECORDED_AT);
+		write_member(envelope, "\"userId\":", slot, ES_ATT_USER_ID);
+		es_put_literal(out, "\"data\":");
 		es_write_jsonb(out, envelope->data);
-		appendStringInfoString(out, ",\"version\":");
+		es_put_literal(out, ",\"version\":");
 		es_write_column(out, slot, ES_ATT_VERSION);
-		appendStringInfoCharMacro(out, '}');
+		es_put_literal(out, "}");
 		envelope->value.length = out->len - envelope->value.offset;
 	}
 	add_plain_headers(envelope, slot);
@@ -364,11 +371,11 @@ fill_dead_letter(EsEnvelope *envelope, TupleTableSlot *slot)
 
 	envelope->value.offset = out->len;
 	appendStringInfoCharMacro(out, '{');
-	es_envelope_member(envelope, "eventId", slot, ES_ATT_EVENT_ID);
-	es_envelope_member(envelope, "eventType", slot, ES_ATT_EVENT_TYPE);
-	es_envelope_member(envelope, "aggregateId", slot, ES_ATT_AGGREGATE_ID);
-	es_envelope_member(envelope, "aggregateType", slot, ES_ATT_AGGREGATE_TYPE);
-	es_envelope_member(envelope, "position", slot, ES_ATT_GLOBAL_POSITION);
+	write_member(envelope, "\"eventId\":", slot, ES_ATT_EVENT_ID);
+	write_member(envelope, "\"eventType\":", slot, ES_ATT_EVENT_TYPE);
+	write_member(envelope, "\"aggregateId\":", slot, ES_ATT_AGGREGATE_ID);
+	write_member(envelope, "\"aggregateType\":", slot, ES_ATT_AGGREGATE_TYPE);
+	write_member(envelope, "\"position\":", slot, ES_ATT_GLOBAL_POSITION);
 	appendStringInfoString(out, "\"reason\":");
 	resetStringInfo(&envelope->scratch);
 	es_write_text(&envelope->scratch, envelope->dead_letter->reason, strlen(envelope->dead_letter->reason));
@@ -397,7 +404,7 @@ add_plain_headers(EsEnvelope *envelope, TupleTableSlot *slot)
 	es_envelope_column(envelope, "version", slot, ES_ATT_VERSION);
 	es_envelope_column(envelope, "position", slot, ES_ATT_GLOBAL_POSITION);
 	es_envelope_header(envelope, "store");
-	appendBinaryStringInfo(&envelope->out, envelope->store.data, envelope->store.len);
+	es_put(&envelope->out, envelope->store.data, envelope->store.len);
 	es_envelope_header_end(envelope);
 	es_envelope_column(envelope, "correlation-id", slot, ES_ATT_CORRELATION_ID);
 	es_envelope_column(envelope, "causation-id", slot, ES_ATT_CAUSATION_ID);
@@ -434,9 +441,9 @@ write_template(EsEnvelope *envelope, const EsTemplate *template, TupleTableSlot 
 		const EsTemplatePart *part = &template->parts[i];
 
 		if (part->field == ES_FIELD_LITERAL)
-			appendBinaryStringInfo(out, part->text, part->length);
+			es_put(out, part->text, part->length);
 		else if (part->field == ES_FIELD_STORE)
-			appendBinaryStringInfo(out, envelope->store.data, envelope->store.len);
+			es_put(out, envelope->store.data, envelope->store.len);
 		else
 			es_write_column(out, slot, part->field);
 	}
@@ -458,7 +465,7 @@ write_topic(EsEnvelope *envelope, const EsTemplate *template, TupleTableSlot *sl
 		const EsTemplatePart *part = &template->parts[i];
 
 		if (part->field == ES_FIELD_LITERAL)
-			appendBinaryStringInfo(out, part->text, part->length);
+			es_put(out, part->text, part->length);
 		else if (part->field == ES_FIELD_STORE)
 			envelope->type->topic_value(out, envelope->store.data, envelope->store.len);
 		else

@@ -28,6 +28,7 @@ typedef struct EsKafka
 {
 	EsBroker	base;
 	rd_kafka_t *producer;
+	EsKafkaTopics topics;
 	int			pipe[2];
 	bool		closing;
 	bool		explained;		/* the error says which event failed */
@@ -133,7 +134,7 @@ kafka_send(EsBroker *broker, const EsMessage *message)
 	rd_kafka_error_t *error;
 	rd_kafka_resp_err_t code;
 
-	error = es_kafka_produce(kafka->producer, message, broker->window->next);
+	error = es_kafka_produce(kafka->producer, &kafka->topics, message, broker->window->next);
 	if (error == NULL)
 	{
 		es_window_add(broker->window, message->position,
@@ -222,6 +223,7 @@ kafka_close(EsBroker *broker)
 
 	kafka->closing = true;
 	HOLD_INTERRUPTS();
+	es_kafka_forget_topics(&kafka->topics);
 	(void) rd_kafka_purge(kafka->producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
 	rd_kafka_destroy_flags(kafka->producer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 	RESUME_INTERRUPTS();

@@ -12,11 +12,20 @@
 
 #define ES_KAFKA_NAME		128 /* names that we make */
 #define ES_KAFKA_STEP_MS	300 /* how long a thread of ours may be deaf */
+#define ES_KAFKA_TOPICS		64	/* a power of two */
+
+/* a producer's topics, those that were used last: by name it looks through all */
+typedef struct EsKafkaTopics
+{
+	rd_kafka_topic_t *topics[ES_KAFKA_TOPICS];	/* by hash of the name */
+} EsKafkaTopics;
 
 /* --- clients (kafka_client.c) --- */
 
 extern rd_kafka_conf_t *es_kafka_configure(const char *const(*properties)[2], int count,
 										   List *options, char *error, size_t error_size);
+extern bool es_kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value,
+						 char *error, size_t error_size);
 extern rd_kafka_t * es_kafka_start(rd_kafka_type_t kind, rd_kafka_conf_t *conf,
 								   char *error, size_t error_size);
 extern const char *es_kafka_addresses(List *options);
@@ -25,8 +34,9 @@ extern bool es_kafka_open_pipe(int *pipe, char *error, size_t error_size);
 extern void es_kafka_empty_pipe(int *pipe);
 extern void es_kafka_wake_by(rd_kafka_t * client, int *pipe);
 extern bool es_kafka_is_final(rd_kafka_resp_err_t error);
-extern rd_kafka_error_t *es_kafka_produce(rd_kafka_t * producer, const EsMessage *message,
-										  uint64 sequence);
+extern rd_kafka_error_t *es_kafka_produce(rd_kafka_t * producer, EsKafkaTopics *topics,
+										  const EsMessage *message, uint64 sequence);
+extern void es_kafka_forget_topics(EsKafkaTopics *topics);
 extern void es_kafka_log(int level, const char *facility, const char *text);
 
 /* --- the record of a relay's progress (kafka_progress.c) --- */

@@ -10,6 +10,8 @@
 
 #include "commands/defrem.h"
 
+static rd_kafka_topic_t *find_topic(rd_kafka_t * producer, EsKafkaTopics *topics, const char *name);
+
 /*
  * es_kafka_configure makes a configuration of properties of ours and then of a
  * server's options; on failure NULL and an error.
@@ -23,12 +25,8 @@ es_kafka_configure(const char *const(*properties)[2], int count, List *options,
 
 	for (int i = 0; i < count; i++)
 	{
-		if (rd_kafka_conf_set(conf, properties[i][0], properties[i][1],
-							  error, error_size) != RD_KAFKA_CONF_OK)
-		{
-			rd_kafka_conf_destroy(conf);
+		if (!es_kafka_set(conf, properties[i][0], properties[i][1], error, error_size))
 			return NULL;
-		}
 	}
 
 	/* the validator let nothing pass that the relay sets itself */
@@ -38,14 +36,24 @@ es_kafka_configure(const char *const(*properties)[2], int count, List *options,
 
 		if (strcmp(option->defname, "type") == 0)
 			continue;
-		if (rd_kafka_conf_set(conf, option->defname, defGetString(option),
-							  error, error_size) != RD_KAFKA_CONF_OK)
-		{
-			rd_kafka_conf_destroy(conf);
+		if (!es_kafka_set(conf, option->defname, defGetString(option), error, error_size))
 			return NULL;
-		}
 	}
 	return conf;
+}
+
+/*
+ * es_kafka_set sets a property; on failure false and an error, and the
+ * configuration is gone.
+ */
+bool
+es_kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value,
+			 char *error, size_t error_size)
+{
+	if (rd_kafka_conf_set(conf, name, value, error, error_size) == RD_KAFKA_CONF_OK)
+		return true;
+	rd_kafka_conf_destroy(conf);
+	return false;
 }
 
 /*
@@ -180,13 +188,18 @@ es_kafka_is_final(rd_kafka_resp_err_t error)
  * will be reported by the sequence number.
  */
 rd_kafka_error_t *
-es_kafka_produce(rd_kafka_t * producer, const EsMessage *message, uint64 sequence)
+es_kafka_produce(rd_kafka_t * producer, EsKafkaTopics *topics, const EsMessage *message,
+				 uint64 sequence)
 {
-	rd_kafka_vu_t args[6 + ES_MAX_HEADERS];
+	rd_kafka_vu_t args[7];
+	rd_kafka_headers_t *headers = NULL;
+	rd_kafka_error_t *error;
 	int			n = 0;
 
-	args[n].vtype = RD_KAFKA_VTYPE_TOPIC;
-	args[n++].u.cstr = message->topic;
+	args[n].vtype = RD_KAFKA_VTYPE_RKT;
+	args[n].u.rkt = find_topic(producer, topics, message->topic);
+	if (args[n++].u.rkt == NULL)
+		return rd_kafka_error_new(rd_kafka_last_error(), "%s", rd_kafka_err2str(rd_kafka_last_error()));
 	args[n].vtype = RD_KAFKA_VTYPE_KEY;
 	args[n].u.mem.ptr = unconstify(char *, message->key);
 	args[n++].u.mem.size = message->key_length;
@@ -199,14 +212,55 @@ es_kafka_produce(rd_kafka_t * producer, const EsMessage *message, uint64 sequenc
 	args[n++].u.i = RD_KAFKA_MSG_F_COPY;
 	args[n].vtype = RD_KAFKA_VTYPE_OPAQUE;
 	args[n++].u.ptr = (void *) (uintptr_t) sequence;
-	for (int i = 0; i < message->nheaders; i++)
+	if (message->nheaders > 0)
 	{
-		args[n].vtype = RD_KAFKA_VTYPE_HEADER;
-		args[n].u.header.name = message->headers[i].name;
-		args[n].u.header.val = message->headers[i].value;
-		args[n++].u.header.size = message->headers[i].length;
+		headers = rd_kafka_headers_new(message->nheaders);
+		for (int i = 0; i < message->nheaders; i++)
+			(void) rd_kafka_header_add(headers, message->headers[i].name, -1,
+									   message->headers[i].value, message->headers[i].length);
+		args[n].vtype = RD_KAFKA_VTYPE_HEADERS;
+		args[n++].u.headers = headers;
 	}
-	return rd_kafka_produceva(producer, args, n);
+	error = rd_kafka_produceva(producer, args, n);
+	if (error != NULL && headers != NULL)
+		rd_kafka_headers_destroy(headers);
+	return error;
+}
+
+/*
+ * es_kafka_forget_topics lets go of a producer's topics, before it ends.
+ */
+void
+es_kafka_forget_topics(EsKafkaTopics *topics)
+{
+	for (int i = 0; i < ES_KAFKA_TOPICS; i++)
+	{
+		if (topics->topics[i] != NULL)
+			rd_kafka_topic_destroy(topics->topics[i]);
+		topics->topics[i] = NULL;
+	}
+}
+
+/*
+ * find_topic returns the handle of a topic; NULL if librdkafka does not take
+ * the name.
+ */
+static rd_kafka_topic_t *
+find_topic(rd_kafka_t * producer, EsKafkaTopics *topics, const char *name)
+{
+	rd_kafka_topic_t **topic;
+	uint32		hash = 0;
+
+	for (const char *p = name; *p != '\0'; p++)
+		hash = hash * 31 + (unsigned char) *p;
+	topic = &topics->topics[hash & (ES_KAFKA_TOPICS - 1)];
+	if (*topic == NULL || strcmp(rd_kafka_topic_name(*topic), name) != 0)
+	{
+		if (*topic != NULL)
+			rd_kafka_topic_destroy(*topic);
+		*topic = rd_kafka_topic_new(producer, name, NULL);
+	}
+	return *topic;
 }
 
 /*

@@ -82,7 +82,6 @@ es_kafka_txn_submit(EsKafkaTxn *kafka)
 		return;
 	}
 	kafka->cut = false;
-	broker->busy = true;
 	es_kafka_thread_ask(kafka, ES_JOB_COMMIT, kafka->filling);
 	kafka->filling = 1 - kafka->filling;
 }
@@ -154,7 +153,6 @@ take_commit(EsKafkaTxn *kafka, EsKafkaResult result)
 		return;
 	}
 	turn->begun = false;
-	kafka->base.busy = false;
 	if (turn->count > 0)
 		es_window_confirm_through(kafka->base.window, turn->last_sequence);
 	turn->count = 0;
@@ -172,7 +170,7 @@ take_commit(EsKafkaTxn *kafka, EsKafkaResult result)
 static void
 take_abort(EsKafkaTxn *kafka, EsKafkaResult result)
 {
-	kafka->aborting = kafka->cut = kafka->base.busy = false;
+	kafka->aborting = kafka->cut = false;
 	if (result != ES_KAFKA_OK)
 	{
 		kafka->base.failed = true;

@@ -25,7 +25,8 @@ static EsKafkaResult start(EsKafkaTxn *kafka, char *error, size_t error_size);
 static EsKafkaResult await_first_lane(EsKafkaTxn *kafka, char *error, size_t error_size);
 static EsKafkaResult claim(EsKafkaTxn *kafka, bool found, char *error, size_t error_size);
 static bool is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size);
-static void flush(EsKafkaTxn *kafka, int turn);
+static EsKafkaResult flush(EsKafkaTxn *kafka, int turn, char *error, size_t error_size);
+static int64 clock_ms(void);
 static void wake(EsKafkaTxn *kafka);
 static EsKafkaResult abort_all(EsKafkaTxn *kafka, char *error, size_t error_size);
 static EsKafkaResult settle(EsKafkaTxn *kafka, int turn, Step step,
@@ -61,7 +62,7 @@ es_kafka_thread_ask(EsKafkaTxn *kafka, EsKafkaJob job, int turn)
 	Assert(!kafka->busy && !kafka->finished);
 	kafka->job = job;
 	kafka->job_turn = turn;
-	kafka->flushed = false;
+	kafka->asked_ms = clock_ms();
 	kafka->busy = true;
 	pthread_cond_signal(&kafka->asked);
 	pthread_mutex_unlock(&kafka->lock);
@@ -220,8 +221,9 @@ serve(void *argument)
 			result = start(kafka, error, sizeof(error));
 		else if (job == ES_JOB_COMMIT)
 		{
-			flush(kafka, turn);
-			result = settle(kafka, turn, rd_kafka_commit_transaction, error, sizeof(error));
+			result = flush(kafka, turn, error, sizeof(error));
+			if (result == ES_KAFKA_OK)
+				result = settle(kafka, turn, rd_kafka_commit_transaction, error, sizeof(error));
 		}
 		else if (job == ES_JOB_ABORT)
 			result = abort_all(kafka, error, sizeof(error));
@@ -391,32 +393,53 @@ is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size)
 }
 
 /*
- * flush waits until all messages of a transaction are in Kafka, and then lets
- * the other producer have its way: messages that it sent earlier could come to
- * stand before these.
+ * flush sends all messages of a transaction and waits until they are in Kafka.
+ * It must not take so long that the other producer no longer holds back what
+ * it has, as that could come to stand before these; the transaction is aborted
+ * then.
+ *
+ * librdkafka waits in steps of 10 ms for what it does not report, so it is
+ * asked often at first.
  */
-static void
-flush(EsKafkaTxn *kafka, int turn)
+static EsKafkaResult
+flush(EsKafkaTxn *kafka, int turn, char *error, size_t error_size)
 {
 	rd_kafka_t *producer = kafka->turns[turn].producer;
+	int64		waited = 0;
 
 	while (!kafka->quit && rd_kafka_fatal_error(producer, NULL, 0) == RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
-		bool		flushed = rd_kafka_flush(producer, ES_KAFKA_STEP_MS) == RD_KAFKA_RESP_ERR_NO_ERROR;
+		int			step = Min(1 + waited / 8, ES_KAFKA_STEP_MS);
+		bool		flushed = rd_kafka_flush(producer, step) == RD_KAFKA_RESP_ERR_NO_ERROR;
 		uint64		failures;
 
+		waited = clock_ms() - kafka->asked_ms;
 		pthread_mutex_lock(&kafka->lock);
 		failures = kafka->failures;
 		pthread_mutex_unlock(&kafka->lock);
-		if (failures > 0)
-			return;
-		if (flushed)
+		if (failures == 0 && waited >= ES_KAFKA_FLUSH_MS)
 		{
-			kafka->flushed = true;
-			wake(kafka);
-			return;
+			snprintf(error, error_size, "the events did not reach Kafka within %d s",
+					 ES_KAFKA_FLUSH_MS / 1000);
+			return ES_KAFKA_ABORT;
 		}
+		if (failures > 0 || flushed)
+			break;
 	}
+	/* what is wrong shows when it is to be committed */
+	return ES_KAFKA_OK;
+}
+
+/*
+ * clock_ms reads a clock that nobody sets.
+ */
+static int64
+clock_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /*

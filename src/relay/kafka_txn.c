@@ -4,10 +4,10 @@
  *
  * A transaction holds a batch of events and one record of the relay's progress
  * (kafka_progress.c).  Two producers take turns: while one commits, in a thread
- * (kafka_thread.c), the other takes the events that follow, though not before
- * all messages of the first are in Kafka, whose order is what consumers see.
- * It commits only after the first did, and if the first fails, both abort and
- * the relay begins anew with what is confirmed.  So batches grow with the load.
+ * (kafka_thread.c), the other takes the events that follow, but holds them back:
+ * it sends and commits only after the first did, as the order of messages in
+ * Kafka is what consumers see.  If the first fails, both abort and the relay
+ * begins anew with what is confirmed.  So batches grow with the load.
  *
  * A start fences whoever else sends for this relay.  Who is fenced leaves off.
  */
@@ -69,11 +69,18 @@ static const char *const producer_properties[][2] = {
 	{"acks", "all"},
 	{"transaction.timeout.ms", "30000"},
 	{"delivery.report.only.error", "true"},
-	/* the end of a batch does not wait for it */
-	{"linger.ms", "50"},
+	/* not to follow what held_properties say */
+	{"sticky.partitioning.linger.ms", "10"},
 	{"partitioner", "murmur2_random"},
 	{"socket.nagle.disable", "true"},
 	{"ssl.endpoint.identification.algorithm", "https"},
+};
+
+/* nothing is sent until the end of a batch, which does not wait */
+static const char *const held_properties[][2] = {
+	{"linger.ms", ES_KAFKA_HELD},
+	{"batch.num.messages", "1000000"},
+	{"batch.size", "2147483647"},
 };
 
 static const char *const reader_properties[][2] = {
@@ -168,17 +175,15 @@ txn_send(EsBroker *broker, const EsMessage *message)
 
 	if (kafka->finished)
 		es_kafka_txn_take_result(kafka);
-	if (kafka->flushed)
-		broker->busy = false;
 	if (broker->failed)
 		return ES_SEND_FAILED;
 	turn = &kafka->turns[kafka->filling];
-	if (kafka->aborting || broker->rewound || kafka->cut || broker->busy || turn->count >= BATCH_EVENTS)
+	if (kafka->aborting || broker->rewound || kafka->cut || turn->count >= BATCH_EVENTS)
 		return ES_SEND_FULL;
 	if (!turn->begun && !es_kafka_txn_begin(kafka, turn))
 		return broker->failed ? ES_SEND_FAILED : ES_SEND_FULL;
 
-	error = es_kafka_produce(turn->producer, message, broker->window->next);
+	error = es_kafka_produce(turn->producer, &turn->topics, message, broker->window->next);
 	if (error == NULL)
 	{
 		size_t		length = Min(message->event_id_length, ES_PROGRESS_ID);
@@ -244,8 +249,6 @@ txn_poll(EsBroker *broker)
 	(void) rd_kafka_poll(kafka->reader, 0);
 	take_notes(kafka);
 	es_kafka_txn_take_result(kafka);
-	if (kafka->flushed)
-		broker->busy = false;
 }
 
 /*
@@ -365,10 +368,12 @@ start_clients(EsKafkaTxn *kafka, List *options, const EsSender *sender,
 		if (conf == NULL)
 			return false;
 		snprintf(id, sizeof(id), "eventsrc.%s.%d", kafka->key, i);
-		if (rd_kafka_conf_set(conf, "transactional.id", id, error, error_size) != RD_KAFKA_CONF_OK)
-		{
-			rd_kafka_conf_destroy(conf);
+		if (!es_kafka_set(conf, "transactional.id", id, error, error_size))
 			return false;
+		for (int j = 0; j < lengthof(held_properties); j++)
+		{
+			if (!es_kafka_set(conf, held_properties[j][0], held_properties[j][1], error, error_size))
+				return false;
 		}
 		rd_kafka_conf_set_dr_msg_cb(conf, es_kafka_note_delivery);
 		kafka->turns[i].producer = start_client(kafka, RD_KAFKA_PRODUCER, conf, error, error_size);
@@ -413,6 +418,7 @@ free_clients(EsKafkaTxn *kafka)
 
 		if (producer == NULL)
 			continue;
+		es_kafka_forget_topics(&kafka->turns[i].topics);
 		(void) rd_kafka_purge(producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
 		rd_kafka_destroy_flags(producer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 	}

@@ -11,10 +11,19 @@
 #define ES_KAFKA_LOG_LINES	16
 #define ES_KAFKA_LOG_LENGTH	256
 
+/*
+ * What the next transaction has is not sent before this one's messages are all
+ * in Kafka: librdkafka holds messages back so long unless it is told to flush,
+ * and a transaction that takes longer to reach Kafka is aborted before that.
+ */
+#define ES_KAFKA_HELD		"28000" /* ms */
+#define ES_KAFKA_FLUSH_MS	25000
+
 /* one of the producers that take turns, and its open transaction */
 typedef struct EsKafkaTurn
 {
 	rd_kafka_t *producer;
+	EsKafkaTopics topics;
 	bool		begun;
 	uint64		count;			/* events */
 	uint64		last_sequence;	/* of the last event, in the window */
@@ -76,8 +85,7 @@ typedef struct EsKafkaTxn
 	EsKafkaJob	job;			/* what is to be done or was done */
 	int			job_turn;
 	bool		busy;			/* the thread has yet to do it */
-	volatile bool flushed;		/* the transaction that is being committed has
-								 * all its messages in Kafka */
+	int64		asked_ms;		/* when it was asked, by a clock of its own */
 	volatile bool finished;		/* done, and the result is not taken yet */
 	EsKafkaResult result;
 	char		result_text[ES_BROKER_TEXT];

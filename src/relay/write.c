@@ -10,9 +10,22 @@
 #include "mb/pg_wchar.h"
 #include "pgtime.h"
 #include "store/store.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
+/* what an escaped character of a JSON string takes at most, and one block of es_write_json_string() */
+#define ESCAPED_LENGTH	6
+#define BLOCK			((int) sizeof(uint64))
+
+/* a byte, in each byte of a block */
+#define EACH(byte)		(UINT64CONST(0x0101010101010101) * (byte))
+
+static inline bool is_plain(uint64 block);
+static char *escape(char *to, unsigned char c);
+static void write_container(StringInfo out, JsonbContainer *container);
+static void write_value(StringInfo out, JEntry entry, char *start, uint32 offset, uint32 length);
 static void write_digits(char *to, int number, int digits);
 static int	disallowed_length(const unsigned char *p, const unsigned char *end);
 
@@ -59,70 +72,86 @@ es_write_column(StringInfo out, TupleTableSlot *slot, int field)
  * es_write_text appends a string of the database's encoding.
  */
 void
-es_write_text(StringInfo out, const char *text, int length)
+es_write_text(StringInfo out, const char *string, int length)
 {
 	char	   *converted;
 
 	if (GetDatabaseEncoding() == PG_UTF8)
 	{
-		appendBinaryStringInfo(out, text, length);
+		es_put(out, string, length);
 		return;
 	}
-	converted = pg_server_to_any(text, length, PG_UTF8);
-	if (converted == text)
-		appendBinaryStringInfo(out, text, length);
+	converted = pg_server_to_any(string, length, PG_UTF8);
+	if (converted == string)
+		es_put(out, string, length);
 	else
 		appendStringInfoString(out, converted);
 }
 
 /*
- * es_write_json_string appends UTF-8 as a JSON string.
+ * es_write_json_string appends UTF-8 as a JSON string.  Most of it needs no
+ * escape and is copied block by block.
  */
 void
-es_write_json_string(StringInfo out, const char *text, int length)
+es_write_json_string(StringInfo out, const char *string, int length)
 {
-	const char *end = text +length;
+	const char *end = string + length;
+	char	   *to;
 
-	appendStringInfoCharMacro(out, '"');
-	while (text <end)
+	if (out->maxlen - out->len <= length + ESCAPED_LENGTH + 2)
+		enlargeStringInfo(out, length + ESCAPED_LENGTH + 2);
+	to = out->data + out->len;
+	*to++ = '"';
+	while (string < end)
 	{
-		const char *from = text;
+		const char *next = string + Min(end - string, BLOCK);
+		uint64		block;
 
-		while (text <end && (unsigned char) *text >=' ' && *text !='"' && *text !='\\')
-			text	  ++;
-
-		appendBinaryStringInfo(out, from, text -from);
-		if (text == end)
-			break;
-		switch (*text)
+		if (end - string >= BLOCK)
 		{
-			case '"':
-				appendStringInfoString(out, "\\\"");
-				break;
-			case '\\':
-				appendStringInfoString(out, "\\\\");
-				break;
-			case '\b':
-				appendStringInfoString(out, "\\b");
-				break;
-			case '\f':
-				appendStringInfoString(out, "\\f");
-				break;
-			case '\n':
-				appendStringInfoString(out, "\\n");
-				break;
-			case '\r':
-				appendStringInfoString(out, "\\r");
-				break;
-			case '\t':
-				appendStringInfoString(out, "\\t");
-				break;
-			default:
-				appendStringInfo(out, "\\u%04x", (unsigned char) *text);
+			memcpy(&block, string, BLOCK);
+			if (likely(is_plain(block)))
+			{
+				memcpy(to, &block, BLOCK);
+				to += BLOCK;
+				string = next;
+				continue;
+			}
 		}
-		text	  ++;
+		for (; string < next; string++)
+		{
+			unsigned char c = *string;
+
+			if (likely(c >= ' ' && c != '"' && c != '\\'))
+			{
+				*to++ = c;
+				continue;
+			}
+			to = escape(to, c);
+			out->len = to - out->data;
+			enlargeStringInfo(out, end - string + ESCAPED_LENGTH + 1);
+			to = out->data + out->len;
+		}
 	}
-	appendStringInfoCharMacro(out, '"');
+	*to++ = '"';
+	*to = '\0';
+	out->len = to - out->data;
+}
+
+/*
+ * es_write_json_text does so with a string of the database's encoding.
+ */
+void
+es_write_json_text(StringInfo out, const char *string, int length)
+{
+	if (GetDatabaseEncoding() == PG_UTF8)
+		es_write_json_string(out, string, length);
+	else
+	{
+		char	   *converted = pg_server_to_any(string, length, PG_UTF8);
+
+		es_write_json_string(out, converted, converted == string ? length : strlen(converted));
+	}
 }
 
 /*
@@ -169,7 +198,8 @@ es_write_attribute(StringInfo out, const char *text, int length)
 }
 
 /*
- * es_write_jsonb appends a jsonb value as JSON text.
+ * es_write_jsonb appends a jsonb value as JSON text, laid out as jsonb's own
+ * output is.
  */
 void
 es_write_jsonb(StringInfo out, Datum value)
@@ -177,51 +207,58 @@ es_write_jsonb(StringInfo out, Datum value)
 	Jsonb	   *jsonb = DatumGetJsonbP(value);
 
 	if (GetDatabaseEncoding() == PG_UTF8)
-		(void) JsonbToCString(out, &jsonb->root, VARSIZE(jsonb));
+		write_container(out, &jsonb->root);
 	else
 	{
-		StringInfoData text;
+		StringInfoData own;
 
-		initStringInfo(&text);
-		(void) JsonbToCString(&text, &jsonb->root, VARSIZE(jsonb));
-		es_write_text(out, text.data, text.len);
+		initStringInfo(&own);
+		write_container(&own, &jsonb->root);
+		es_write_text(out, own.data, own.len);
+		pfree(own.data);
 	}
 }
 
 /*
  * es_write_time appends a time as RFC 3339 has it, in UTC:
- * 2024-06-20T10:30:00.123456Z.
+ * 2024-06-20T10:30:00.123456Z.  Events that follow each other mostly share the
+ * second.
  */
 void
 es_write_time(StringInfo out, TimestampTz time)
 {
+	static TimestampTz last = 0;	/* a whole second, which stands in written */
+	static char written[] = "2000-01-01T00:00:00.000000Z";
 	struct pg_tm tm;
 	fsec_t		fsec;
-	char text[] = "0000-00-00T00:00:00.000000Z";
 
 	if (TIMESTAMP_NOT_FINITE(time))
 	{
 		appendStringInfoString(out, TIMESTAMP_IS_NOBEGIN(time) ? "-infinity" : "infinity");
 		return;
 	}
-	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range")));
-	if (tm.tm_year < 0 || tm.tm_year > 9999)
+	if (time < last || time >= last + USECS_PER_SEC)
 	{
-		appendStringInfo(out, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", tm.tm_year, tm.tm_mon, tm.tm_mday,
-						 tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
-		return;
+		if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+					 errmsg("timestamp out of range")));
+		if (tm.tm_year < 0 || tm.tm_year > 9999)
+		{
+			appendStringInfo(out, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", tm.tm_year, tm.tm_mon, tm.tm_mday,
+							 tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
+			return;
+		}
+		write_digits(written, tm.tm_year, 4);
+		write_digits(written + 5, tm.tm_mon, 2);
+		write_digits(written + 8, tm.tm_mday, 2);
+		write_digits(written + 11, tm.tm_hour, 2);
+		write_digits(written + 14, tm.tm_min, 2);
+		write_digits(written + 17, tm.tm_sec, 2);
+		last = time - fsec;
 	}
-	write_digits(text, tm.tm_year, 4);
-	write_digits(text +5, tm.tm_mon, 2);
-	write_digits(text +8, tm.tm_mday, 2);
-	write_digits(text +11, tm.tm_hour, 2);
-	write_digits(text +14, tm.tm_min, 2);
-	write_digits(text +17, tm.tm_sec, 2);
-	write_digits(text +20, fsec, 6);
-	appendBinaryStringInfo(out, text, sizeof(text) - 1);
+	write_digits(written + 20, (int) (time - last), 6);
+	es_put(out, written, sizeof(written) - 1);
 }
 
 /*
@@ -230,8 +267,133 @@ es_write_time(StringInfo out, TimestampTz time)
 void
 es_write_int(StringInfo out, int64 number)
 {
-	enlargeStringInfo(out, MAXINT8LEN + 1);
+	if (out->maxlen - out->len <= MAXINT8LEN + 1)
+		enlargeStringInfo(out, MAXINT8LEN + 1);
 	out->len += pg_lltoa(number, out->data + out->len);
+}
+
+/*
+ * is_plain tells whether none of a block's bytes is to be escaped in a JSON
+ * string: each term has the high bit of some byte set if one below 0x20, a
+ * quote or a backslash is there.
+ */
+static inline bool
+is_plain(uint64 block)
+{
+	uint64		quote = block ^ EACH('"');
+	uint64		backslash = block ^ EACH('\\');
+
+	return ((((block - EACH(0x20)) & ~block) |
+			 ((quote - EACH(1)) & ~quote) |
+			 ((backslash - EACH(1)) & ~backslash)) & EACH(0x80)) == 0;
+}
+
+/*
+ * escape writes a character as a JSON string has it escaped, and returns where
+ * that ends.
+ */
+static char *
+escape(char *to, unsigned char c)
+{
+	static const char hex[] = "0123456789abcdef";
+
+	*to++ = '\\';
+	switch (c)
+	{
+		case '\b':
+			*to++ = 'b';
+			break;
+		case '\f':
+			*to++ = 'f';
+			break;
+		case '\n':
+			*to++ = 'n';
+			break;
+		case '\r':
+			*to++ = 'r';
+			break;
+		case '\t':
+			*to++ = 't';
+			break;
+		case '"':
+		case '\\':
+			*to++ = c;
+			break;
+		default:
+			memcpy(to, "u00", 3);
+			to[3] = hex[c >> 4];
+			to[4] = hex[c & 0xF];
+			to += 5;
+	}
+	return to;
+}
+
+/*
+ * write_container writes an object or array, or the scalar that stands at the
+ * root in an array of its own.
+ */
+static void
+write_container(StringInfo out, JsonbContainer *container)
+{
+	int			count = JsonContainerSize(container);
+	bool		is_object = JsonContainerIsObject(container);
+	bool		is_scalar = JsonContainerIsScalar(container);
+	JEntry	   *keys = container->children;
+	JEntry	   *values = is_object ? keys + count : keys;
+	char	   *start = (char *) (values + count);
+	uint32		key = 0;
+	uint32		value = is_object ? getJsonbOffset(container, count) : 0;
+
+	check_stack_depth();
+	if (!is_scalar)
+		es_put(out, is_object ? "{" : "[", 1);
+	for (int i = 0; i < count; i++)
+	{
+		uint32		next = value;
+
+		if (i > 0)
+			es_put(out, ", ", 2);
+		if (is_object)
+		{
+			uint32		key_end = key;
+
+			JBE_ADVANCE_OFFSET(key_end, keys[i]);
+			es_write_json_string(out, start + key, key_end - key);
+			es_put(out, ": ", 2);
+			key = key_end;
+		}
+		JBE_ADVANCE_OFFSET(next, values[i]);
+		write_value(out, values[i], start, value, next - value);
+		value = next;
+	}
+	if (!is_scalar)
+		es_put(out, is_object ? "}" : "]", 1);
+}
+
+/*
+ * write_value writes a member of a container whose contents begin at start.
+ */
+static void
+write_value(StringInfo out, JEntry entry, char *start, uint32 offset, uint32 length)
+{
+	char	   *number;
+
+	if (JBE_ISSTRING(entry))
+		es_write_json_string(out, start + offset, length);
+	else if (JBE_ISNUMERIC(entry))
+	{
+		number = DatumGetCString(DirectFunctionCall1(numeric_out, PointerGetDatum(start + INTALIGN(offset))));
+		es_put(out, number, strlen(number));
+		pfree(number);
+	}
+	else if (JBE_ISNULL(entry))
+		es_put(out, "null", 4);
+	else if (JBE_ISBOOL_TRUE(entry))
+		es_put(out, "true", 4);
+	else if (JBE_ISBOOL_FALSE(entry))
+		es_put(out, "false", 5);
+	else
+		write_container(out, (JsonbContainer *) (start + INTALIGN(offset)));
 }
 
 /*
