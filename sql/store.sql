@@ -280,14 +280,35 @@ $$;
 COMMENT ON FUNCTION es_drop_store(name, name) IS
     'drops a store and all its events; the name must be repeated as confirmation';
 
+-- own_store finds a store (NULL: the setting) and checks that the caller owns it.
+CREATE FUNCTION eventsrc.own_store(store name) RETURNS name
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    owner oid;
+BEGIN
+    store := coalesce(store, current_setting('eventsrc.store'));
+    SELECT s.owner INTO owner FROM eventsrc.stores s WHERE s.store = own_store.store;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'store "%" does not exist', store
+            USING ERRCODE = 'VE002', HINT = 'SELECT store FROM eventsrc.stores lists the stores of this database.';
+    END IF;
+    IF NOT pg_has_role(owner, 'USAGE') THEN
+        RAISE EXCEPTION 'must be owner of store "%"', store
+            USING ERRCODE = '42501', HINT = format('Its owner is %s.', owner::regrole);
+    END IF;
+    RETURN store;
+END
+$$;
+COMMENT ON FUNCTION eventsrc.own_store(name) IS 'finds a store and checks that the caller owns it';
+
 -- store_privileges checks the arguments of es_grant() and es_revoke(), and that the
 -- caller owns the store; returns the table privileges that a name stands for.
 CREATE FUNCTION eventsrc.store_privileges(role regrole, privilege text, INOUT store name, OUT privileges text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    owner oid;
 BEGIN
     privileges := CASE privilege WHEN 'reader' THEN 'SELECT' WHEN 'writer' THEN 'INSERT, SELECT' END;
     IF privileges IS NULL THEN
@@ -301,17 +322,8 @@ BEGIN
     IF role::text = role::oid::text THEN
         RAISE EXCEPTION 'role with OID % does not exist', role USING ERRCODE = '42704';
     END IF;
-    store := coalesce(store, current_setting('eventsrc.store'));
-    SELECT s.owner INTO owner FROM eventsrc.stores s WHERE s.store = store_privileges.store;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'store "%" does not exist', store
-            USING ERRCODE = 'VE002', HINT = 'SELECT store FROM eventsrc.stores lists the stores of this database.';
-    END IF;
-    IF NOT pg_has_role(owner, 'USAGE') THEN
-        RAISE EXCEPTION 'must be owner of store "%"', store
-            USING ERRCODE = '42501', HINT = format('Its owner is %s.', owner::regrole);
-    END IF;
-    IF role = owner THEN
+    store := eventsrc.own_store(store);
+    IF role = (SELECT s.owner FROM eventsrc.stores s WHERE s.store = store_privileges.store) THEN
         RAISE EXCEPTION 'role % owns the store "%"', role, store
             USING ERRCODE = 'VE004', HINT = 'An owner''s privileges are not granted or revoked; name another role.';
     END IF;

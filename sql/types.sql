@@ -20,29 +20,6 @@ CREATE FUNCTION eventsrc.json_schema_failure(json_schema jsonb, data jsonb) RETU
 COMMENT ON FUNCTION eventsrc.json_schema_failure(jsonb, jsonb) IS
     'why data does not fit a JSON Schema; NULL if it fits';
 
--- own_store finds a store (NULL: the setting) and checks that the caller owns it.
-CREATE FUNCTION eventsrc.own_store(store name) RETURNS name
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    owner oid;
-BEGIN
-    store := coalesce(store, current_setting('eventsrc.store'));
-    SELECT s.owner INTO owner FROM eventsrc.stores s WHERE s.store = own_store.store;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'store "%" does not exist', store
-            USING ERRCODE = 'VE002', HINT = 'SELECT store FROM eventsrc.stores lists the stores of this database.';
-    END IF;
-    IF NOT pg_has_role(owner, 'USAGE') THEN
-        RAISE EXCEPTION 'must be owner of store "%"', store
-            USING ERRCODE = '42501', HINT = format('Its owner is %s.', owner::regrole);
-    END IF;
-    RETURN store;
-END
-$$;
-COMMENT ON FUNCTION eventsrc.own_store(name) IS 'finds a store and checks that the caller owns it';
-
 -- event_type_arg checks the argument event_type.
 CREATE FUNCTION eventsrc.event_type_arg(event_type text) RETURNS void
 LANGUAGE plpgsql

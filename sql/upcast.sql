@@ -111,7 +111,7 @@ LANGUAGE plpgsql VOLATILE
 SET eventsrc.upcast = on
 AS $$
 DECLARE
-    known name := coalesce(store, current_setting('eventsrc.store'));
+    known name := eventsrc.own_store(store);
     stored record;
     upcasted record;
     step record;
@@ -120,7 +120,6 @@ DECLARE
     total bigint;
     done bigint := 0;
 BEGIN
-    PERFORM eventsrc.own_store(store);
     EXECUTE format('SELECT count(*) FROM %1$I.events e WHERE e.event_type IN (SELECT u.event_type FROM %1$I.upcasters u)', known)
         INTO total;
     token := eventsrc.progress_begin('es_check_upcasters', known, total);

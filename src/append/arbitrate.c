@@ -32,6 +32,7 @@
 #include "append/append.h"
 #include "read/scan.h"
 #include "store/position.h"
+#include "store/texts.h"
 
 #define MAX_STREAM_LOCKS		512
 
@@ -149,15 +150,14 @@ es_stream_lock_hash(uint64 hash)
 }
 
 /*
- * is_text compares a slot's text column with a number of bytes.
+ * column_text returns a slot's text column that is never NULL.
  */
-static bool
-is_text(TupleTableSlot *slot, AttrNumber attribute, const char *bytes, Size length)
+static text *
+column_text(TupleTableSlot *slot, AttrNumber attribute)
 {
 	bool		isnull;
-	text	   *value = DatumGetTextPP(slot_getattr(slot, attribute, &isnull));
 
-	return VARSIZE_ANY_EXHDR(value) == length && memcmp(VARDATA_ANY(value), bytes, length) == 0;
+	return DatumGetTextPP(slot_getattr(slot, attribute, &isnull));
 }
 
 /*
@@ -179,7 +179,7 @@ probe(EsStore *store, int partition, text *aggregate_type, text *aggregate_id,
 		head->version = DatumGetInt64(slot_getattr(slot, ES_ATT_VERSION, &isnull));
 		head->recorded_at = DatumGetTimestampTz(slot_getattr(slot, ES_ATT_RECORDED_AT, &isnull));
 		head->partition = store->partitions[partition].lower;
-		head->closing = is_text(slot, ES_ATT_EVENT_TYPE, ES_CLOSING_TYPE, strlen(ES_CLOSING_TYPE));
+		head->closing = es_text_is(column_text(slot, ES_ATT_EVENT_TYPE), ES_CLOSING_TYPE);
 		if (IsolationUsesXactSnapshot())
 		{
 			TransactionId xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
@@ -371,10 +371,8 @@ raise_closed(EsAppend *append, const EsStreamHead *head)
 static bool
 same_event(TupleTableSlot *slot, const EsNewEvent *event)
 {
-	return is_text(slot, ES_ATT_EVENT_ID, VARDATA_ANY(event->event_id),
-				   VARSIZE_ANY_EXHDR(event->event_id)) &&
-		is_text(slot, ES_ATT_EVENT_TYPE, VARDATA_ANY(event->event_type),
-				VARSIZE_ANY_EXHDR(event->event_type));
+	return es_text_same(column_text(slot, ES_ATT_EVENT_ID), event->event_id) &&
+		es_text_same(column_text(slot, ES_ATT_EVENT_TYPE), event->event_type);
 }
 
 /*

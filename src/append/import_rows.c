@@ -25,6 +25,7 @@
 #include "schema/registry.h"
 #include "store/arguments.h"
 #include "store/position.h"
+#include "store/texts.h"
 
 #define STREAMS_KNOWN	20000
 
@@ -41,16 +42,6 @@ hash_stream(const void *key, Size keysize)
 }
 
 /*
- * same_text compares two texts byte by byte.
- */
-static bool
-same_text(const text *a, const text *b)
-{
-	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
-		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
-}
-
-/*
  * match_streams compares two streams' keys; 0 if they are the same.
  */
 static int
@@ -59,8 +50,8 @@ match_streams(const void *key1, const void *key2, Size keysize)
 	const EsImportStream *a = key1;
 	const EsImportStream *b = key2;
 
-	return !(a->hash == b->hash && same_text(a->aggregate_id, b->aggregate_id) &&
-			 same_text(a->aggregate_type, b->aggregate_type));
+	return !(a->hash == b->hash && es_text_same(a->aggregate_id, b->aggregate_id) &&
+			 es_text_same(a->aggregate_type, b->aggregate_type));
 }
 
 /*
@@ -152,8 +143,8 @@ find_stream(EsImport *import, text *aggregate_type, text *aggregate_id)
 	MemoryContext old;
 	bool		found;
 
-	if (stream && same_text(stream->aggregate_id, aggregate_id) &&
-		same_text(stream->aggregate_type, aggregate_type))
+	if (stream && es_text_same(stream->aggregate_id, aggregate_id) &&
+		es_text_same(stream->aggregate_type, aggregate_type))
 		return stream;
 
 	key.hash = es_stream_hash(import->store, aggregate_type, aggregate_id);
@@ -213,8 +204,8 @@ is_there(EsImport *import, EsImportStream *stream, int64 version, Datum event_id
 	scan = es_scan_stream(import->store, stream->aggregate_type, stream->aggregate_id,
 						  version, version, false, SnapshotSelf);
 	slot = es_scan_next(scan);
-	same = slot && same_text(DatumGetTextPP(slot_getattr(slot, ES_ATT_EVENT_ID, &isnull)),
-							 DatumGetTextPP(event_id));
+	same = slot && es_text_same(DatumGetTextPP(slot_getattr(slot, ES_ATT_EVENT_ID, &isnull)),
+								DatumGetTextPP(event_id));
 	es_scan_end(scan);
 	return same;
 }

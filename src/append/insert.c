@@ -25,6 +25,7 @@
 #include "read/scan.h"
 #include "schema/registry.h"
 #include "store/position.h"
+#include "store/texts.h"
 
 /* events that go to the table in one call */
 #define EVENTS_AT_A_TIME	1000
@@ -123,8 +124,7 @@ keep_head(EsAppend *append, uint64 hash, TimestampTz recorded_at, TimestampTz pa
 	text	   *type = append->events[append->nevents - 1].event_type;
 	EsStreamHead head;
 
-	if (VARSIZE_ANY_EXHDR(type) == strlen(ES_CLOSING_TYPE) &&
-		memcmp(VARDATA_ANY(type), ES_CLOSING_TYPE, strlen(ES_CLOSING_TYPE)) == 0)
+	if (es_text_is(type, ES_CLOSING_TYPE))
 		return;
 	head.hash = hash;
 	head.version = append->version;

@@ -18,6 +18,7 @@
 #include "utils/relcache.h"
 
 #include "append/append.h"
+#include "store/texts.h"
 
 #define STREAMS_KNOWN	10000
 
@@ -77,16 +78,6 @@ subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId par
 }
 
 /*
- * same_text compares two texts byte by byte.
- */
-static bool
-same_text(const text *a, const text *b)
-{
-	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
-		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
-}
-
-/*
  * es_known_usable tells whether a row that the trigger lets through into a
  * partition is written, or the statement fails: neither can another trigger
  * suppress it, nor a unique index of the user's under ON CONFLICT DO NOTHING.
@@ -124,8 +115,8 @@ es_known_find(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate
 	}
 	stream = hash_search(known, &hash, HASH_FIND, NULL);
 	if (stream == NULL || stream->partition != partition || stream->events != store->events ||
-		!same_text(stream->aggregate_id, aggregate_id) ||
-		!same_text(stream->aggregate_type, aggregate_type))
+		!es_text_same(stream->aggregate_id, aggregate_id) ||
+		!es_text_same(stream->aggregate_type, aggregate_type))
 		return false;
 
 	head->version = stream->version;
@@ -170,8 +161,8 @@ es_known_set(EsStore *store, uint64 hash, text *aggregate_type, text *aggregate_
 	}
 	stream = hash_search(known, &hash, HASH_ENTER, &found);
 	if (!found || stream->events != store->events ||
-		!same_text(stream->aggregate_id, aggregate_id) ||
-		!same_text(stream->aggregate_type, aggregate_type))
+		!es_text_same(stream->aggregate_id, aggregate_id) ||
+		!es_text_same(stream->aggregate_type, aggregate_type))
 	{
 		MemoryContext old = MemoryContextSwitchTo(known_context);
 

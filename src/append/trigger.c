@@ -27,6 +27,7 @@
 #include "schema/registry.h"
 #include "store/arguments.h"
 #include "store/position.h"
+#include "store/texts.h"
 
 PG_FUNCTION_INFO_V1(es_append_trigger_function);
 
@@ -144,10 +145,7 @@ assign_time(Row *row, EsStore *store, EsPartition *partition, TimestampTz now,
 static bool
 is_closing(Row *row)
 {
-	text	   *type = DatumGetTextPP(row->values[ES_ATT_EVENT_TYPE - 1]);
-
-	return VARSIZE_ANY_EXHDR(type) == strlen(ES_CLOSING_TYPE) &&
-		memcmp(VARDATA_ANY(type), ES_CLOSING_TYPE, strlen(ES_CLOSING_TYPE)) == 0;
+	return es_text_is(DatumGetTextPP(row->values[ES_ATT_EVENT_TYPE - 1]), ES_CLOSING_TYPE);
 }
 
 /*

@@ -24,6 +24,7 @@
 #include "store/arguments.h"
 #include "store/position.h"
 #include "store/store.h"
+#include "store/texts.h"
 
 PG_FUNCTION_INFO_V1(es_read_stream);
 PG_FUNCTION_INFO_V1(es_read_all);
@@ -120,10 +121,7 @@ matches(TupleTableSlot *slot, AttrNumber attribute, const Datum *types, int coun
 	value = DatumGetTextPP(slot_getattr(slot, attribute, &isnull));
 	for (int i = 0; i < count; i++)
 	{
-		text	   *type = DatumGetTextPP(types[i]);
-
-		if (VARSIZE_ANY_EXHDR(type) == VARSIZE_ANY_EXHDR(value) &&
-			memcmp(VARDATA_ANY(type), VARDATA_ANY(value), VARSIZE_ANY_EXHDR(type)) == 0)
+		if (es_text_same(DatumGetTextPP(types[i]), value))
 			return true;
 	}
 	return false;

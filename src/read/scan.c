@@ -75,6 +75,9 @@ struct EsScan
 	EsUpcasters *upcasters;		/* NULL: events as they are stored */
 };
 
+static int64 find_visible_bound(EsStore *store, int64 after, int64 upto,
+								Snapshot snapshot, Snapshot horizon);
+
 /*
  * open_part begins the scan of one partition.
  */
@@ -270,7 +273,7 @@ es_scan_all(EsStore *store, int64 after, int64 upto, Snapshot snapshot, Snapshot
 	if (executor_reads(store, snapshot))
 	{
 		if (horizon)
-			upto = es_visible_bound(store, after, upto, snapshot, horizon);
+			upto = find_visible_bound(store, after, upto, snapshot, horizon);
 		scan = new_scan(store, 0, -1, ForwardScanDirection, snapshot);
 		scan->global = true;
 		scan->rows_after = after;
@@ -324,11 +327,11 @@ position_of(PartScan *part)
 }
 
 /*
- * es_visible_bound finds the last position up to which horizon sees everything
+ * find_visible_bound finds the last position up to which horizon sees everything
  * that the snapshot sees.
  */
-int64
-es_visible_bound(EsStore *store, int64 after, int64 upto, Snapshot snapshot, Snapshot horizon)
+static int64
+find_visible_bound(EsStore *store, int64 after, int64 upto, Snapshot snapshot, Snapshot horizon)
 {
 	EsScan	   *scan = es_scan_all_direct(store, after, upto, snapshot, horizon);
 	int64		bound = after;

@@ -40,10 +40,6 @@ extern EsScan *es_scan_all(EsStore *store, int64 after, int64 upto,
 extern EsScan *es_scan_all_direct(EsStore *store, int64 after, int64 upto,
 								  Snapshot snapshot, Snapshot horizon);
 
-/* the last position up to which horizon sees all that the snapshot sees */
-extern int64 es_visible_bound(EsStore *store, int64 after, int64 upto,
-							  Snapshot snapshot, Snapshot horizon);
-
 /* a stream's events in one partition (an index into the store's), from the last down */
 extern EsScan *es_scan_stream_in(EsStore *store, int partition, text *aggregate_type,
 								 text *aggregate_id, int64 from_version, Snapshot snapshot);

@@ -171,10 +171,6 @@ struct EsBrokerType
 	void		(*close) (EsBroker *broker);
 };
 
-/* the broker type of a name, or NULL; the names for messages (options.c) */
-extern const EsBrokerType *es_broker_type(const char *name);
-extern const char *es_broker_type_names(void);
-
 extern void es_broker_error(EsBroker *broker, const char *format,...) pg_attribute_printf(2, 3);
 extern void es_broker_reject(EsBroker *broker, int64 position, const char *format,...) pg_attribute_printf(3, 4);
 

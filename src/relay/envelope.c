@@ -10,6 +10,7 @@
 #include "append/append.h"
 #include "store/store.h"
 #include "utils/timestamp.h"
+#include "store/texts.h"
 
 static bool is_dead(EsEnvelope *envelope, int64 position);
 static bool closes_stream(TupleTableSlot *slot);
@@ -237,10 +238,7 @@ is_dead(EsEnvelope *envelope, int64 position)
 static bool
 closes_stream(TupleTableSlot *slot)
 {
-	text	   *type = DatumGetTextPP(slot->tts_values[ES_ATT_EVENT_TYPE - 1]);
-
-	return VARSIZE_ANY_EXHDR(type) == strlen(ES_CLOSING_TYPE) &&
-		memcmp(VARDATA_ANY(type), ES_CLOSING_TYPE, strlen(ES_CLOSING_TYPE)) == 0;
+	return es_text_is(DatumGetTextPP(slot->tts_values[ES_ATT_EVENT_TYPE - 1]), ES_CLOSING_TYPE);
 }
 
 /*

@@ -17,15 +17,18 @@
 #include <time.h>
 #include <unistd.h>
 
+/* a step of a producer's transactions, which gives up after some time */
+typedef rd_kafka_error_t *(*Step) (rd_kafka_t * producer, int timeout_ms);
+
 static void *serve(void *argument);
 static EsKafkaResult start(EsKafkaTxn *kafka, char *error, size_t error_size);
-static EsKafkaResult fence(EsKafkaTxn *kafka, int turn, char *error, size_t error_size);
 static EsKafkaResult claim(EsKafkaTxn *kafka, bool found, char *error, size_t error_size);
 static bool is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size);
 static void flush(EsKafkaTxn *kafka, int turn);
 static void wake(EsKafkaTxn *kafka);
-static EsKafkaResult commit(EsKafkaTxn *kafka, int turn, char *error, size_t error_size);
 static EsKafkaResult abort_all(EsKafkaTxn *kafka, char *error, size_t error_size);
+static EsKafkaResult settle(EsKafkaTxn *kafka, int turn, Step step,
+							char *error, size_t error_size);
 static EsKafkaResult judge(rd_kafka_t * producer, rd_kafka_error_t *problem,
 						   char *error, size_t error_size);
 static void copy_text(char *target, const char *source, size_t size);
@@ -216,7 +219,7 @@ serve(void *argument)
 		else if (job == ES_JOB_COMMIT)
 		{
 			flush(kafka, turn);
-			result = commit(kafka, turn, error, sizeof(error));
+			result = settle(kafka, turn, rd_kafka_commit_transaction, error, sizeof(error));
 		}
 		else if (job == ES_JOB_ABORT)
 			result = abort_all(kafka, error, sizeof(error));
@@ -258,7 +261,7 @@ start(EsKafkaTxn *kafka, char *error, size_t error_size)
 
 	for (int i = 0; i < ES_KAFKA_TURNS; i++)
 	{
-		result = fence(kafka, i, error, error_size);
+		result = settle(kafka, i, rd_kafka_init_transactions, error, error_size);
 		if (result != ES_KAFKA_OK)
 			return result;
 	}
@@ -272,27 +275,6 @@ start(EsKafkaTxn *kafka, char *error, size_t error_size)
 
 	result = claim(kafka, found, error, error_size);
 	return result == ES_KAFKA_OK && !found ? ES_KAFKA_NOTHING : result;
-}
-
-/*
- * fence makes one of the producers the only one of its name.
- */
-static EsKafkaResult
-fence(EsKafkaTxn *kafka, int turn, char *error, size_t error_size)
-{
-	rd_kafka_t *producer = kafka->turns[turn].producer;
-
-	while (!kafka->quit)
-	{
-		rd_kafka_error_t *problem = rd_kafka_init_transactions(producer, ES_KAFKA_STEP_MS);
-
-		if (problem == NULL)
-			return ES_KAFKA_OK;
-		if (!rd_kafka_error_is_retriable(problem))
-			return judge(producer, problem, error, error_size);
-		rd_kafka_error_destroy(problem);
-	}
-	return ES_KAFKA_QUIT;
 }
 
 /*
@@ -321,7 +303,7 @@ claim(EsKafkaTxn *kafka, bool found, char *error, size_t error_size)
 		problem = es_kafka_produce_record(turn->producer, kafka->topic, kafka->key, &record);
 	if (problem != NULL)
 		return judge(turn->producer, problem, error, error_size);
-	return commit(kafka, 0, error, error_size);
+	return settle(kafka, 0, rd_kafka_commit_transaction, error, error_size);
 }
 
 /*
@@ -386,16 +368,36 @@ wake(EsKafkaTxn *kafka)
 }
 
 /*
- * commit commits a transaction, however long it takes.
+ * abort_all aborts the transactions of all producers.
  */
 static EsKafkaResult
-commit(EsKafkaTxn *kafka, int turn, char *error, size_t error_size)
+abort_all(EsKafkaTxn *kafka, char *error, size_t error_size)
+{
+	for (int i = 0; i < ES_KAFKA_TURNS; i++)
+	{
+		EsKafkaResult result;
+
+		if (!kafka->turns[i].begun)
+			continue;
+		result = settle(kafka, i, rd_kafka_abort_transaction, error, error_size);
+		if (result != ES_KAFKA_OK)
+			return result;
+	}
+	return kafka->quit ? ES_KAFKA_QUIT : ES_KAFKA_OK;
+}
+
+/*
+ * settle takes a step of a producer's, again and again until it is done, however
+ * long that takes, or will not be.
+ */
+static EsKafkaResult
+settle(EsKafkaTxn *kafka, int turn, Step step, char *error, size_t error_size)
 {
 	rd_kafka_t *producer = kafka->turns[turn].producer;
 
 	while (!kafka->quit)
 	{
-		rd_kafka_error_t *problem = rd_kafka_commit_transaction(producer, ES_KAFKA_STEP_MS);
+		rd_kafka_error_t *problem = step(producer, ES_KAFKA_STEP_MS);
 
 		if (problem == NULL)
 			return ES_KAFKA_OK;
@@ -404,32 +406,6 @@ commit(EsKafkaTxn *kafka, int turn, char *error, size_t error_size)
 		rd_kafka_error_destroy(problem);
 	}
 	return ES_KAFKA_QUIT;
-}
-
-/*
- * abort_all aborts the transactions of all producers.
- */
-static EsKafkaResult
-abort_all(EsKafkaTxn *kafka, char *error, size_t error_size)
-{
-	for (int i = 0; i < ES_KAFKA_TURNS; i++)
-	{
-		rd_kafka_t *producer = kafka->turns[i].producer;
-		rd_kafka_error_t *problem = NULL;
-
-		if (!kafka->turns[i].begun)
-			continue;
-		while (!kafka->quit)
-		{
-			problem = rd_kafka_abort_transaction(producer, ES_KAFKA_STEP_MS);
-			if (problem == NULL)
-				break;
-			if (!rd_kafka_error_is_retriable(problem))
-				return judge(producer, problem, error, error_size);
-			rd_kafka_error_destroy(problem);
-		}
-	}
-	return kafka->quit ? ES_KAFKA_QUIT : ES_KAFKA_OK;
 }
 
 /*

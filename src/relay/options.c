@@ -24,6 +24,8 @@ PG_FUNCTION_INFO_V1(es_server_options_validator);
 
 static void check_server(List *options);
 static void check_user_mapping(List *options);
+static const EsBrokerType *find_broker_type(const char *name);
+static const char *list_broker_types(void);
 
 /*
  * es_server_options_validator checks the options of a foreign server or user
@@ -67,7 +69,7 @@ check_server(List *options)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
 				 errmsg("option \"type\" is required"),
-				 errdetail("It says what kind of broker the server is: %s.", es_broker_type_names()),
+				 errdetail("It says what kind of broker the server is: %s.", list_broker_types()),
 				 errhint("CREATE SERVER ... FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'kafka', \"bootstrap.servers\" 'host:9092');")));
 
 	foreach(cell, options)
@@ -116,22 +118,22 @@ es_server_type(List *options)
 
 		if (strcmp(option->defname, "type") != 0)
 			continue;
-		type = es_broker_type(defGetString(option));
+		type = find_broker_type(defGetString(option));
 		if (type == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 					 errmsg("unknown broker type \"%s\"", defGetString(option)),
-					 errhint("The broker types are: %s.", es_broker_type_names())));
+					 errhint("The broker types are: %s.", list_broker_types())));
 		return type;
 	}
 	return NULL;
 }
 
 /*
- * es_broker_type finds a broker type by name.
+ * find_broker_type finds a broker type by name.
  */
-const EsBrokerType *
-es_broker_type(const char *name)
+static const EsBrokerType *
+find_broker_type(const char *name)
 {
 	for (int i = 0; i < lengthof(broker_types); i++)
 	{
@@ -142,10 +144,10 @@ es_broker_type(const char *name)
 }
 
 /*
- * es_broker_type_names lists the broker types.
+ * list_broker_types lists the broker types.
  */
-const char *
-es_broker_type_names(void)
+static const char *
+list_broker_types(void)
 {
 	StringInfoData names;
 

@@ -22,6 +22,8 @@ typedef struct NodeEntry
 	char	   *base;
 } NodeEntry;
 
+static EsSchemaNode *make_node(EsSchemaCompiler *compiler, const JsonbValue *source,
+							   const char *base, const EsJsonPath *path);
 static EsSchema *compile(Jsonb *source, bool trusted);
 
 /*
@@ -35,7 +37,7 @@ member_node(EsSchemaCompiler *compiler, const JsonbValue *source, const char *ke
 	JsonbValue *value = es_json_member(source, keyword);
 	EsJsonPath	here = {path, keyword, strlen(keyword), 0};
 
-	return value ? es_schema_node(compiler, value, base, &here) : NULL;
+	return value ? make_node(compiler, value, base, &here) : NULL;
 }
 
 /*
@@ -51,8 +53,8 @@ node_list(EsSchemaCompiler *compiler, const JsonbValue *array, const char *base,
 	{
 		EsJsonPath	here = {path, NULL, 0, i};
 
-		list->nodes[i] = es_schema_node(compiler, getIthJsonbValueFromContainer(array->val.binary.data, i),
-										base, &here);
+		list->nodes[i] = make_node(compiler, getIthJsonbValueFromContainer(array->val.binary.data, i),
+								   base, &here);
 	}
 }
 
@@ -121,7 +123,7 @@ members(EsSchemaCompiler *compiler, const JsonbValue *source, const char *keywor
 		if (es_json_is_array(&value))
 			member->names = read_names(&value, &member->nnames);
 		else
-			member->node = es_schema_node(compiler, &value, base, &here);
+			member->node = make_node(compiler, &value, base, &here);
 		if (strcmp(keyword, "patternProperties") == 0)
 			member->pattern = es_pattern_make(member->key.name, member->key.length, &here);
 	}
@@ -278,7 +280,7 @@ read_array(EsSchemaCompiler *compiler, EsSchemaNode *node, const char *base, con
 		node->items = member_node(compiler, &node->source, "additionalItems", base, path);
 	}
 	else if (items)
-		node->items = es_schema_node(compiler, items, base, &here);
+		node->items = make_node(compiler, items, base, &here);
 	if (compiler->schema->draft > 4)
 		node->contains = member_node(compiler, &node->source, "contains", base, path);
 	node->min_items = read_count(&node->source, "minItems");
@@ -361,11 +363,11 @@ fill(EsSchemaCompiler *compiler, EsSchemaNode *node, const char *base, const EsJ
 }
 
 /*
- * es_schema_node returns the node of a value, made if it is not there yet.
+ * make_node returns the node of a value, made if it is not there yet.
  */
-EsSchemaNode *
-es_schema_node(EsSchemaCompiler *compiler, const JsonbValue *source, const char *base,
-			   const EsJsonPath *path)
+static EsSchemaNode *
+make_node(EsSchemaCompiler *compiler, const JsonbValue *source, const char *base,
+		  const EsJsonPath *path)
 {
 	EsSchemaNode *node;
 	NodeEntry  *entry = NULL;
@@ -422,8 +424,8 @@ resolve_references(EsSchemaCompiler *compiler)
 					 errmsg("the JSON Schema refers to something that is not in it"),
 					 errdetail("There is no \"%s\".", node->ref_uri),
 					 errhint("Nothing is fetched from elsewhere: put the schema into \"definitions\" and refer to it as \"#/definitions/name\".")));
-		node->ref = es_schema_node(compiler, &target,
-								   pnstrdup(node->ref_uri, strcspn(node->ref_uri, "#")), &path);
+		node->ref = make_node(compiler, &target,
+							  pnstrdup(node->ref_uri, strcspn(node->ref_uri, "#")), &path);
 	}
 	return nodes;
 }
@@ -529,7 +531,7 @@ compile(Jsonb *source, bool trusted)
 	compiler.documents = hash_create("eventsrc schema documents", 8, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 
 	es_schema_add_document(&compiler, "", &root);
-	compiler.schema->root = es_schema_node(&compiler, &root, "", NULL);
+	compiler.schema->root = make_node(&compiler, &root, "", NULL);
 	references = resolve_references(&compiler);
 	es_schema_check_loops(compiler.schema->root, references);
 	hash_destroy(compiler.nodes);

@@ -11,6 +11,7 @@
 #include "utils/memutils.h"
 
 #include "schema/registry.h"
+#include "store/texts.h"
 
 PG_FUNCTION_INFO_V1(es_check_json_schema);
 PG_FUNCTION_INFO_V1(es_json_schema_breaks);
@@ -61,8 +62,7 @@ is_own_type(text *event_type)
 
 	for (int i = 0; i < lengthof(types); i++)
 	{
-		if (VARSIZE_ANY_EXHDR(event_type) == strlen(types[i]) &&
-			memcmp(VARDATA_ANY(event_type), types[i], strlen(types[i])) == 0)
+		if (es_text_is(event_type, types[i]))
 			return true;
 	}
 	return false;

@@ -174,9 +174,6 @@ typedef struct EsSchemaCompiler
 	List	   *pending;		/* nodes whose ref is to be found */
 } EsSchemaCompiler;
 
-extern EsSchemaNode *es_schema_node(EsSchemaCompiler *compiler, const JsonbValue *source,
-									const char *base, const EsJsonPath *path);
-
 /* reference.c */
 extern char *es_schema_resolve_uri(const char *base, const char *uri, int length);
 extern void es_schema_add_document(EsSchemaCompiler *compiler, const char *uri, const JsonbValue *value);

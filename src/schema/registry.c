@@ -18,6 +18,7 @@
 #include "utils/syscache.h"
 
 #include "schema/registry.h"
+#include "store/texts.h"
 
 PG_FUNCTION_INFO_V1(es_registry_trigger);
 
@@ -188,7 +189,7 @@ read_row(EsRegistry *registry, int table, HeapTuple tuple, TupleDesc desc, int *
 		text	   *name = DatumGetTextPP(heap_getattr(tuple, 1, desc, &isnull));
 		JsonbValue	setting;
 
-		if (VARSIZE_ANY_EXHDR(name) != 6 || memcmp(VARDATA_ANY(name), "strict", 6) != 0)
+		if (!es_text_is(name, "strict"))
 			return;
 		es_json_root(DatumGetJsonbP(heap_getattr(tuple, 2, desc, &isnull)), &setting);
 		registry->strict = setting.type == jbvBool && setting.val.boolean;
@@ -284,16 +285,6 @@ es_registry_open(EsStore *store)
 	if (!registry->valid || registry->tables[ES_REGISTRY_TYPES] != store->event_types)
 		load(registry, store);
 	return registry;
-}
-
-/*
- * es_registry_latest returns the last version of a type, NULL if there is
- * none.
- */
-EsTypeVersion *
-es_registry_latest(EsRegistry *registry, text *event_type)
-{
-	return es_registry_version(registry, event_type, PG_INT32_MAX);
 }
 
 /*

@@ -54,9 +54,6 @@ typedef struct EsRegistry
 /* the store's registry, up to date until the catalogs are next looked at */
 extern EsRegistry *es_registry_open(EsStore *store);
 
-/* the last version of a type, NULL if there is none */
-extern EsTypeVersion *es_registry_latest(EsRegistry *registry, text *event_type);
-
 /* the last version of a type that is not above a number, NULL if there is none */
 extern EsTypeVersion *es_registry_version(EsRegistry *registry, text *event_type, int32 upto);
 

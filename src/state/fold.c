@@ -16,6 +16,8 @@
 #include "utils/expandeddatum.h"
 #include "utils/memutils.h"
 
+#include "store/texts.h"
+
 struct EsFold
 {
 	EsAggregate *aggregate;
@@ -176,8 +178,7 @@ find_restored(TupleTableSlot *slot)
 
 	type = (struct varlena *) DatumGetPointer(slot_getattr(slot, ES_ATT_EVENT_TYPE, &isnull));
 	if (isnull || VARATT_IS_EXTERNAL(type) || VARATT_IS_COMPRESSED(type) ||
-		VARSIZE_ANY_EXHDR(type) != strlen(ES_RESTORED_TYPE) ||
-		memcmp(VARDATA_ANY(type), ES_RESTORED_TYPE, strlen(ES_RESTORED_TYPE)) != 0)
+		!es_text_is(type, ES_RESTORED_TYPE))
 		return NULL;
 
 	data = DatumGetJsonbP(slot_getattr(slot, ES_ATT_DATA, &isnull));

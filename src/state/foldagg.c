@@ -22,6 +22,7 @@
 #include "utils/typcache.h"
 
 #include "read/upcast.h"
+#include "store/texts.h"
 
 PG_FUNCTION_INFO_V1(es_fold_step);
 PG_FUNCTION_INFO_V1(es_fold_final);
@@ -241,9 +242,7 @@ check_same_type(FoldGroup *group, TupleTableSlot *slot)
 {
 	text	   *type = DatumGetTextPP(slot->tts_values[ES_ATT_AGGREGATE_TYPE - 1]);
 
-	if (VARSIZE_ANY_EXHDR(type) != VARSIZE_ANY_EXHDR(group->aggregate_type) ||
-		memcmp(VARDATA_ANY(type), VARDATA_ANY(group->aggregate_type),
-			   VARSIZE_ANY_EXHDR(type)) != 0)
+	if (!es_text_same(type, group->aggregate_type))
 		ereport(ERROR,
 				(errcode(ERRCODE_ES_INVALID_ARGUMENT),
 				 errmsg("es_fold() was given events of several aggregate types"),

@@ -5,13 +5,10 @@
  */
 #include "state/state.h"
 
-#include "access/xact.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
@@ -46,6 +43,7 @@ static void begin_walk(FunctionCallInfo fcinfo, Walk *walk, int from_arg, int to
 					   int store_arg);
 static void walk_stream(Walk *walk);
 static void walk_guarded(Walk *walk);
+static void run_walk(void *walk);
 static void note_event(Walk *walk, TupleTableSlot *slot);
 static Datum copy_column(TupleTableSlot *slot, AttrNumber column, bool byvalue,
 						 bool *isnull);
@@ -268,39 +266,23 @@ walk_stream(Walk *walk)
 static void
 walk_guarded(Walk *walk)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *error = es_run_guarded(run_walk, walk);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		walk_stream(walk);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
+	if (error == NULL)
+		return;
+	/* only the reducer's mistakes are steps */
+	if (!walk->stepping || es_error_stops(error))
+		ReThrowError(error);
+	put_failure(walk, error);
+}
 
-		MemoryContextSwitchTo(context);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-
-		/* not the reducer's mistakes, or not for us to swallow */
-		if (!walk->stepping ||
-			edata->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-			edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
-			edata->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
-			edata->sqlerrcode == ERRCODE_ASSERT_FAILURE)
-			ReThrowError(edata);
-		put_failure(walk, edata);
-	}
-	PG_END_TRY();
+/*
+ * run_walk is walk_stream for es_run_guarded().
+ */
+static void
+run_walk(void *walk)
+{
+	walk_stream(walk);
 }
 
 /*

@@ -46,6 +46,7 @@ static void fold_occurred(EsStateQuery *query, EsFold *fold,
 						  EsStateAnswer *answer);
 static Tuplesortstate *sort_occurred(EsStateQuery *query, TupleDesc *sorted);
 static void count_snapshot(EsAggregate *aggregate, EsStateAnswer *answer);
+static void check_version(EsStateQuery *query);
 
 /*
  * es_state returns the state of an aggregate, or NULL if there is none.
@@ -150,7 +151,7 @@ es_state_compute(EsStateQuery *query, EsAggregate *aggregate,
 	if (query->snapshots && !query->occurred && !query->uncounted)
 		count_snapshot(aggregate, answer);
 	if (query->to_version && answer->version < query->version)
-		es_check_version(query);
+		check_version(query);
 }
 
 /*
@@ -390,12 +391,12 @@ sort_occurred(EsStateQuery *query, TupleDesc *sorted)
 }
 
 /*
- * es_check_version raises ERRCODE_ES_NO_SUCH_VERSION if the stream ends before
+ * check_version raises ERRCODE_ES_NO_SUCH_VERSION if the stream ends before
  * the version that was asked for.  (It goes on if as_of cut it short, if row
  * security hides that very version, or if there is no stream at all.)
  */
-void
-es_check_version(EsStateQuery *query)
+static void
+check_version(EsStateQuery *query)
 {
 	int64		last;
 

@@ -11,6 +11,7 @@
  *		fold.c		 the fold of events by any kind of reducer
  *		lookup.c	 reads of the side tables by primary key
  *		snapshot.c	 snapshots: finding one, and the trigger that takes them
+ *		run_guarded.c running what may fail in a subtransaction
  *		take.c		 taking one: computing and writing it with the owner's rights; trying one
  *		state.c		 es_state(), es_explain_state()
  *		diff.c		 what changed between two states (RFC 6902)
@@ -117,6 +118,10 @@ extern int64 es_snapshot_find(EsStore *store, text *aggregate_type,
 							  TimestampTz upto_time, const char *identity,
 							  Snapshot snapshot, Jsonb **state);
 
+/* run_guarded.c */
+extern ErrorData *es_run_guarded(void (*run) (void *arg), void *arg);
+extern bool es_error_stops(const ErrorData *error);
+
 /* A question about an aggregate's state, and its answer. */
 typedef struct EsStateQuery
 {
@@ -148,7 +153,6 @@ typedef struct EsStateAnswer
 extern text *es_identifier_arg(FunctionCallInfo fcinfo, int argno, const char *name);
 extern EsReducer *es_kept_reducer(FunctionCallInfo fcinfo);
 extern bool es_snapshots_usable(EsStore *store);
-extern void es_check_version(EsStateQuery *query);
 extern int64 es_nearest_version(EsStateQuery *query, int64 from_version, bool backward);
 extern void es_state_compute(EsStateQuery *query, EsAggregate *aggregate,
 							 EsStateAnswer *answer);

@@ -24,6 +24,7 @@
 #include "utils/tuplestore.h"
 
 #include "read/upcast.h"
+#include "store/texts.h"
 
 PG_FUNCTION_INFO_V1(es_states);
 
@@ -221,10 +222,7 @@ receive_event(TupleTableSlot *slot, DestReceiver *self)
 	text	   *id = DatumGetTextPP(slot_getattr(slot, ES_ATT_AGGREGATE_ID, &isnull));
 	int64		version;
 
-	if (receiver->fold == NULL ||
-		VARSIZE_ANY_EXHDR(id) != VARSIZE_ANY_EXHDR(receiver->aggregate_id) ||
-		memcmp(VARDATA_ANY(id), VARDATA_ANY(receiver->aggregate_id),
-			   VARSIZE_ANY_EXHDR(id)) != 0)
+	if (receiver->fold == NULL || !es_text_same(id, receiver->aggregate_id))
 		next_aggregate(receiver, id);
 
 	version = DatumGetInt64(slot_getattr(slot, ES_ATT_VERSION, &isnull));

@@ -18,8 +18,6 @@
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -46,6 +44,22 @@ typedef struct OwnerWork
 	int			nestlevel;
 } OwnerWork;
 
+/* What run_compute() and run_prune() are called with. */
+typedef struct Compute
+{
+	EsStateQuery *query;
+	int			every;
+	EsAggregate *aggregate;
+	EsStateAnswer *answer;
+	bool		computed;
+} Compute;
+
+typedef struct Prune
+{
+	SPIPlanPtr	plan;
+	Datum	   *values;
+} Prune;
+
 static HTAB *prepared = NULL;
 
 PG_FUNCTION_INFO_V1(es_take_snapshot);
@@ -59,11 +73,13 @@ static bool compute_guarded(EsStateQuery *query, int every,
 							char **failure);
 static bool compute_snapshot(EsStateQuery *query, int every,
 							 EsAggregate *aggregate, EsStateAnswer *answer);
+static void run_compute(void *arg);
 static void set_path(const char *path);
 static void save_snapshot(EsStateQuery *query, EsAggregate *aggregate,
 						  EsStateAnswer *answer);
 static void prune(SPIPlanPtr plan, Datum *values);
 static void prune_guarded(SPIPlanPtr plan, Datum *values);
+static void run_prune(void *arg);
 static SnapshotPlans *snapshot_plans(Oid table, const char *schema);
 static void prepare(SPIPlanPtr *place, int nargs, Oid *types, const char *command);
 
@@ -218,53 +234,38 @@ static bool
 compute_guarded(EsStateQuery *query, int every, EsAggregate *aggregate,
 				EsStateAnswer *answer, char **failure)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool computed = false;
+	Compute		compute = {query, every, aggregate, answer};
+	ErrorData  *error = es_run_guarded(run_compute, &compute);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		computed = compute_snapshot(query, every, aggregate, answer);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
+	if (error == NULL)
+		return compute.computed;
+	if (es_error_stops(error))
+		ReThrowError(error);
 
-		MemoryContextSwitchTo(context);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
+	if (failure)
+		*failure = error->message ? error->message : "an error without message";
+	else
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("no snapshot was taken of %s %s at version " INT64_FORMAT,
+						text_to_cstring(query->aggregate_type),
+						text_to_cstring(query->aggregate_id), query->version),
+				 errdetail("%s", error->message ? error->message : ""),
+				 error->hint ? errhint("%s", error->hint) : 0,
+				 error->context ? errcontext("%s", error->context) : 0));
+	return false;
+}
 
-		/* what stops the statement or transaction is not ours to swallow */
-		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-			edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
-			edata->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
-			edata->sqlerrcode == ERRCODE_ASSERT_FAILURE)
-			ReThrowError(edata);
+/*
+ * run_compute is compute_snapshot for es_run_guarded().
+ */
+static void
+run_compute(void *arg)
+{
+	Compute    *compute = arg;
 
-		if (failure)
-			*failure = edata->message ? edata->message : "an error without message";
-		else
-			ereport(WARNING,
-					(errcode(edata->sqlerrcode),
-					 errmsg("no snapshot was taken of %s %s at version " INT64_FORMAT,
-							text_to_cstring(query->aggregate_type),
-							text_to_cstring(query->aggregate_id), query->version),
-					 errdetail("%s", edata->message ? edata->message : ""),
-					 edata->hint ? errhint("%s", edata->hint) : 0,
-					 edata->context ? errcontext("%s", edata->context) : 0));
-		computed = false;
-	}
-	PG_END_TRY();
-
-	return computed;
+	compute->computed = compute_snapshot(compute->query, compute->every, compute->aggregate,
+										 compute->answer);
 }
 
 /*
@@ -373,30 +374,20 @@ prune(SPIPlanPtr plan, Datum *values)
 static void
 prune_guarded(SPIPlanPtr plan, Datum *values)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	Prune		arg = {plan, values};
+	ErrorData  *error = es_run_guarded(run_prune, &arg);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		prune(plan, values);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
+	if (error && error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
+		ReThrowError(error);
+}
 
-		MemoryContextSwitchTo(context);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (edata->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
-			ReThrowError(edata);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+/*
+ * run_prune is prune for es_run_guarded().
+ */
+static void
+run_prune(void *arg)
+{
+	prune(((Prune *) arg)->plan, ((Prune *) arg)->values);
 }
 
 /*

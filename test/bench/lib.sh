@@ -1,4 +1,5 @@
-# lib.sh: what the workloads of test/bench/ share: the server, the measuring and the table.
+# lib.sh: what the workloads of test/bench/ share: the server, the measuring and the table.  A script that starts
+# a server of its own sources it too, for build_server, pg, sql and median.
 # shellcheck shell=bash
 # shellcheck source=test/setup/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../setup/lib.sh"
@@ -13,9 +14,9 @@ only=${BENCH_ONLY:-.} count=${BENCH_COUNT:-}
 # an event's data, 200 bytes
 payload='{"amount": 10, "note": "'$(printf 'x%.0s' {1..174})'"}'
 
-# start_server builds eventsrc and starts the server.
-start_server() {
-    if [ -n "$count" ] && ! perf stat -x, -e "$count" true 2>&1 | grep -q '^[0-9]'; then die "perf cannot count $count here"; fi
+# build_server builds eventsrc into a PostgreSQL of ours, for start_cluster.  It sets ES_WORK, which a trap at exit
+# removes, pg_config, bin, and bench: the copy of test/bench/ that ES_USER can read.
+build_server() {
     make_cache
     make_work_folder bench
     trap remove_work_folder EXIT
@@ -26,6 +27,12 @@ start_server() {
     say "building"
     build_and_install "$ES_WORK/src" "$pg_config" >"$ES_WORK/build.log" 2>&1 ||
         { tail -n 40 "$ES_WORK/build.log" >&2; die "eventsrc does not build"; }
+}
+
+# start_server builds eventsrc and starts the workloads' server.
+start_server() {
+    if [ -n "$count" ] && ! perf stat -x, -e "$count" true 2>&1 | grep -q '^[0-9]'; then die "perf cannot count $count here"; fi
+    build_server
     start_cluster "$ES_WORK" "$pg_config" <<-'CONF'
 	fsync = on
 	shared_buffers = 1GB
@@ -36,7 +43,7 @@ start_server() {
     load_before=$(cut -d' ' -f1-3 /proc/loadavg)
 }
 
-# pg runs one of PostgreSQL's programs on the server, in the workload's database unless PGDATABASE says another.
+# pg runs one of PostgreSQL's programs on the server, in the database bench unless PGDATABASE says another.
 pg() {
     local program=$bin/$1
     shift

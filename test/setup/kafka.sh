@@ -60,16 +60,6 @@ fetch() {
 # a zombie where nobody reaps it, and process ids are used again.
 alive() { [ -s "$dir/pid" ] && grep -qsF "$dir/server.properties" "/proc/$(cat "$dir/pid")/cmdline"; }
 
-# wait_until_gone waits up to 20 s for the broker to end.
-wait_until_gone() {
-    local i
-    for ((i = 0; i < 200; i++)); do
-        alive || return 0
-        sleep 0.1
-    done
-    return 1
-}
-
 # configure writes the broker's settings, at its first start.
 configure() {
     local port controller secure

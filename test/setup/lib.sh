@@ -172,6 +172,16 @@ free_port() {
     done
 }
 
+# wait_until_gone waits up to 20 s for the script's broker to end: until its function alive says no.
+wait_until_gone() {
+    local i
+    for ((i = 0; i < 200; i++)); do
+        alive || return 0
+        sleep 0.1
+    done
+    return 1
+}
+
 # own_pg_config prints the pg_config of the distribution's own PostgreSQL.
 own_pg_config() { echo "/usr/lib/postgresql/$ES_VERSION/bin/pg_config"; }
 

@@ -28,16 +28,6 @@ answers() {
     [ "$((first))" = 1 ]
 }
 
-# wait_until_gone waits up to 20 s for the node to end.
-wait_until_gone() {
-    local i
-    for ((i = 0; i < 200; i++)); do
-        alive || return 0
-        sleep 0.1
-    done
-    return 1
-}
-
 # load_settings exports what the node and its tools read.
 load_settings() {
     set -a

@@ -12,39 +12,6 @@ my $kafka = new_kafka();
 my $node = new_node('relay');
 create_extension($node);
 
-# append appends n events to each of some aggregates, one transaction an event.
-sub append
-{
-	my ($count, %option) = @_;
-	my $store = $option{store} // 'es';
-	my $type = $option{type} // 'Order';
-	my $aggregates = $option{aggregates} // 5;
-	my $each = $option{each} // q{jsonb_build_object('n', n)};
-	$node->safe_psql('postgres', <<"END");
-SELECT format('SELECT es_append(%L, %L, %L, %L, store => %L);', '$type', n % $aggregates, 'Happened', $each, '$store')
-FROM generate_series(1, $count) n \\gexec
-END
-	return;
-}
-
-# relay returns a column of es_relays.
-sub relay
-{
-	my ($name, $column) = @_;
-	return $node->safe_psql('postgres', "SELECT $column FROM es_relays WHERE relay = '$name'");
-}
-
-# wait_for_relay waits until a condition on its row in es_relays holds.
-sub wait_for_relay
-{
-	my ($name, $condition) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ok = wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = '$name' AND $condition)",
-		"relay $name: $condition");
-	diag($node->safe_psql('postgres', "SELECT * FROM es_relays", extra_params => ['-x'])) unless $ok;
-	return $ok;
-}
-
 # check_topic checks that a topic has exactly the events of a store's aggregate type, each stream's in
 # order; duplicates => 1 allows that messages come again, in order from the first that is repeated on.
 sub check_topic
@@ -155,13 +122,13 @@ is_deeply(
 is(scalar @messages, 1, 'what Kafka does not allow in a name becomes an underscore');
 ok(!exists $messages[0]{headers}{'correlation-id'}, 'what is null has no header');
 is($messages[0]{headers}{store}, 'Trans lation', 'the header names the store');
-append(1, type => 'New');
+append_events($node, 1, type => 'New');
 @messages = $kafka->wait_for_messages('types.Happened', 1);
 is(scalar @messages, 1, 'a relay from now on sends what comes then');
 is(scalar $kafka->messages('types.Uploaded'), 0, 'and nothing that was there before');
 $node->safe_psql('postgres', q{SELECT es_drop_relay('by type')});
-wait_for_relay('documents', q{state = 'running' AND lag_events = 0 AND lag_seconds = 0 AND position = safe_position AND sent = 3});
-is(relay('documents', 'broker'), $address, 'es_relays names the broker');
+wait_for_relay($node, 'documents', q{state = 'running' AND lag_events = 0 AND lag_seconds = 0 AND position = safe_position AND sent = 3});
+is(relay_column($node, 'documents', 'broker'), $address, 'es_relays names the broker');
 wait_until($node, <<'END', 'its worker waits under a name of its own');
 SELECT count(*) = 1 FROM pg_stat_activity a JOIN es_relays r USING (pid)
 WHERE relay = 'documents'
@@ -170,32 +137,32 @@ END
 
 # --- many events of several streams and stores ---
 
-append(500);
-append(200, store => 'Trans lation', aggregates => 3);
-wait_for_relay('documents', 'lag_events = 0 AND sent = 503');
-wait_for_relay('translation', 'lag_events = 0 AND sent = 201');
+append_events($node, 500);
+append_events($node, 200, store => 'Trans lation', aggregates => 3);
+wait_for_relay($node, 'documents', 'lag_events = 0 AND sent = 503');
+wait_for_relay($node, 'translation', 'lag_events = 0 AND sent = 201');
 check_topic('es.Order', 'a store');
 check_topic('Trans_lation.Order', 'another store', store => 'Trans lation');
 
 # --- the broker stops and starts again ---
 
-append(100);
+append_events($node, 100);
 $kafka->stop;
-append(300);
-wait_for_relay('documents', q{state = 'retrying' AND lag_events > 0 AND lag_seconds > 0 AND last_error IS NOT NULL AND last_error_at > now() - interval '1 hour'});
-note(relay('documents', 'last_error'));
-append(10);
+append_events($node, 300);
+wait_for_relay($node, 'documents', q{state = 'retrying' AND lag_events > 0 AND lag_seconds > 0 AND last_error IS NOT NULL AND last_error_at > now() - interval '1 hour'});
+note(relay_column($node, 'documents', 'last_error'));
+append_events($node, 10);
 pass('appending goes on without the broker');
 $kafka->start;
-wait_for_relay('documents', q{lag_events = 0 AND state = 'running'});
+wait_for_relay($node, 'documents', q{lag_events = 0 AND state = 'running'});
 check_topic('es.Order', 'after a stop of the broker');
 
 # --- idle, the broker stops and starts again ---
 
 $kafka->stop;
-wait_for_relay('documents', q{state = 'retrying'});
+wait_for_relay($node, 'documents', q{state = 'retrying'});
 $kafka->start;
-wait_for_relay('documents', q{state = 'running'});
+wait_for_relay($node, 'documents', q{state = 'running'});
 
 # --- the broker is killed while events stream ---
 
@@ -204,52 +171,52 @@ my $writing = q{SELECT format('SELECT es_append(%L, %L, %L);', 'Order', n % 5, '
 $writer->start($writing);
 wait_until($node, q{SELECT count(*) > 500 FROM es.events WHERE event_type = 'Streamed'}, 'events stream');
 $kafka->kill9;
-wait_for_relay('documents', q{state = 'retrying'});
+wait_for_relay($node, 'documents', q{state = 'retrying'});
 $kafka->start;
 $writer->result;
-wait_for_relay('documents', q{lag_events = 0 AND state = 'running'});
+wait_for_relay($node, 'documents', q{lag_events = 0 AND state = 'running'});
 check_topic('es.Order', 'after a crash of the broker', duplicates => 1);
 
 # --- the worker is terminated while events stream ---
 
-my $pid = relay('documents', 'pid');
+my $pid = relay_column($node, 'documents', 'pid');
 $writer->start($writing);
 wait_until($node, q{SELECT count(*) > 2500 FROM es.events WHERE event_type = 'Streamed'}, 'events stream');
 is($node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)"), 't', 'the worker is terminated');
 $writer->result;
-wait_for_relay('documents', "lag_events = 0 AND state = 'running' AND pid <> $pid");
+wait_for_relay($node, 'documents', "lag_events = 0 AND state = 'running' AND pid <> $pid");
 check_topic('es.Order', 'after the end of the worker', duplicates => 1);
 
 # --- the server crashes ---
 
-append(300);
+append_events($node, 300);
 $node->stop('immediate');
 $node->start;
-append(100);
-wait_for_relay('documents', q{lag_events = 0 AND state = 'running'});
+append_events($node, 100);
+wait_for_relay($node, 'documents', q{lag_events = 0 AND state = 'running'});
 check_topic('es.Order', 'after a crash of the server', duplicates => 1);
 $writer->quit;
 
 # --- pause and resume ---
 
 $node->safe_psql('postgres', q{SELECT es_pause_relay('documents')});
-wait_for_relay('documents', q{state = 'paused' AND pid IS NULL});
+wait_for_relay($node, 'documents', q{state = 'paused' AND pid IS NULL});
 my $before = $kafka->messages('es.Order');
-append(50);
-wait_for_relay('documents', 'lag_events = 50');
+append_events($node, 50);
+wait_for_relay($node, 'documents', 'lag_events = 50');
 is(scalar $kafka->messages('es.Order'), $before, 'a paused relay sends nothing');
 $node->safe_psql('postgres', q{SELECT es_resume_relay('documents')});
-wait_for_relay('documents', q{lag_events = 0 AND state = 'running'});
+wait_for_relay($node, 'documents', q{lag_events = 0 AND state = 'running'});
 is(scalar $kafka->messages('es.Order'), $before + 50, 'resumed, it sends what came meanwhile, once');
 
 # --- the server of the relay is gone and comes back; options change ---
 
 $node->safe_psql('postgres', 'ALTER SERVER kafka RENAME TO elsewhere');
-append(5);
-wait_for_relay('documents', q{state = 'stopped' AND last_error LIKE 'server "kafka" is gone%' AND lag_events = 5});
+append_events($node, 5);
+wait_for_relay($node, 'documents', q{state = 'stopped' AND last_error LIKE 'server "kafka" is gone%' AND lag_events = 5});
 $node->safe_psql('postgres', q{ALTER SERVER elsewhere RENAME TO kafka;
 	ALTER SERVER kafka OPTIONS (ADD "client.id" 'renamed'); SELECT es_resume_relay('documents'), es_resume_relay('translation')});
-wait_for_relay('documents', q{lag_events = 0 AND state = 'running'});
+wait_for_relay($node, 'documents', q{lag_events = 0 AND state = 'running'});
 check_topic('es.Order', 'after the return of the server', duplicates => 1);
 
 # --- an owner who may see only some of the events ---
@@ -265,40 +232,40 @@ CREATE USER MAPPING FOR clerk SERVER kafka OPTIONS ("client.id" 'clerk');
 SET ROLE clerk;
 SELECT es_create_relay('clerk', 'kafka', 'clerk.{aggregate_type}', store => 'Trans lation');
 END
-wait_for_relay('clerk', q{lag_events = 0 AND state = 'running' AND position = safe_position});
+wait_for_relay($node, 'clerk', q{lag_events = 0 AND state = 'running' AND position = safe_position});
 my %keys = map { $_->{key} => 1 } $kafka->messages('clerk.Order');
 is_deeply([ sort keys %keys ], [ '1', '2' ], 'row security holds for a relay');
 is(scalar $kafka->messages('clerk.Gr__e_1'), 0, 'for every event');
 my $seen = $kafka->messages('clerk.Order');
 $node->safe_psql('postgres', 'REVOKE USAGE ON FOREIGN SERVER kafka FROM clerk');
-append(2, store => 'Trans lation', aggregates => 3);
-wait_for_relay('clerk', q{state = 'stopped' AND last_error LIKE '%lacks USAGE%' AND lag_events = 2 AND retries > 0});
+append_events($node, 2, store => 'Trans lation', aggregates => 3);
+wait_for_relay($node, 'clerk', q{state = 'stopped' AND last_error LIKE '%lacks USAGE%' AND lag_events = 2 AND retries > 0});
 is(scalar $kafka->messages('clerk.Order'), $seen, 'what is appended after a privilege is revoked is not sent');
 $node->safe_psql('postgres', q{GRANT USAGE ON FOREIGN SERVER kafka TO clerk; SELECT es_resume_relay('clerk')});
-wait_for_relay('clerk', q{state = 'running' AND lag_events = 0});
+wait_for_relay($node, 'clerk', q{state = 'running' AND lag_events = 0});
 is(scalar $kafka->messages('clerk.Order'), $seen + 2, 'until it is granted again');
 $node->safe_psql('postgres', q{REVOKE SELECT ON "Trans lation".events FROM clerk; SELECT es_resume_relay('clerk')});
-append(2, store => 'Trans lation');
-wait_for_relay('clerk', q{state = 'stopped' AND last_error LIKE '%may not read%'});
+append_events($node, 2, store => 'Trans lation');
+wait_for_relay($node, 'clerk', q{state = 'stopped' AND last_error LIKE '%may not read%'});
 $node->safe_psql('postgres', q{SELECT es_drop_relay('clerk')});
 
 # --- events that are too large ---
 
 $node->safe_psql('postgres', q{SELECT es_create_store('bulk'), es_create_relay('large', 'kafka', 'large', store => 'bulk')});
-append(1, store => 'bulk', aggregates => 1);
-append(1, store => 'bulk', aggregates => 1, each => q{jsonb_build_object('x', repeat('x', 1500000))});
-append(3, store => 'bulk', aggregates => 1);
-wait_for_relay('large', q{state = 'stopped' AND lag_events = 4 AND last_error LIKE 'event at position %too large%'});
+append_events($node, 1, store => 'bulk', aggregates => 1);
+append_events($node, 1, store => 'bulk', aggregates => 1, each => q{jsonb_build_object('x', repeat('x', 1500000))});
+append_events($node, 3, store => 'bulk', aggregates => 1);
+wait_for_relay($node, 'large', q{state = 'stopped' AND lag_events = 4 AND last_error LIKE 'event at position %too large%'});
 is(scalar $kafka->messages('large'), 1, 'nothing overtakes an event that the client refuses');
 $node->safe_psql('postgres', q{ALTER SERVER kafka OPTIONS (ADD "message.max.bytes" '4000000', ADD "compression.codec" 'gzip');
 	SELECT es_resume_relay('large')});
-wait_for_relay('large', q{state = 'running' AND lag_events = 0});
+wait_for_relay($node, 'large', q{state = 'running' AND lag_events = 0});
 is(join(' ', map { $_->{headers}{version} } $kafka->messages('large')), '1 2 3 4 5', 'with another option it goes through');
-append(1, store => 'bulk', aggregates => 1,
+append_events($node, 1, store => 'bulk', aggregates => 1,
 	each => q{jsonb_build_object('x', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 90000) i))});
-append(3, store => 'bulk', aggregates => 1);
-wait_for_relay('large', q{state = 'stopped' AND lag_events = 4 AND last_error LIKE 'event at position %too large%'});
-note(relay('large', 'last_error'));
+append_events($node, 3, store => 'bulk', aggregates => 1);
+wait_for_relay($node, 'large', q{state = 'stopped' AND lag_events = 4 AND last_error LIKE 'event at position %too large%'});
+note(relay_column($node, 'large', 'last_error'));
 is(scalar $kafka->messages('large'), 5, 'nothing overtakes an event that the broker refuses');
 is($node->safe_psql('postgres', 'SELECT 1'), '1', 'the cluster is healthy');
 $node->safe_psql('postgres', q{SELECT es_drop_relay('large')});
@@ -312,7 +279,7 @@ $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-
 	'and restored beside it');
 is( $node->safe_psql('copy', q{SELECT state, last_error LIKE '%copy%es_resume_relay()%', pid IS NULL FROM es_relays WHERE relay = 'documents'}),
 	'stopped|t|t', 'there the relay is stopped and says so');
-wait_for_relay('documents', q{lag_events = 0 AND position = safe_position AND sent > 0});
+wait_for_relay($node, 'documents', q{lag_events = 0 AND position = safe_position AND sent > 0});
 $before = $kafka->messages('es.Order');
 $node->safe_psql('copy', q{SELECT es_append('Order', 'copied', 'Placed')});
 $node->safe_psql('copy', q{SELECT es_resume_relay('documents')});
@@ -327,18 +294,18 @@ $node->safe_psql('postgres', 'DROP DATABASE copy');
 
 my $process = PostgreSQL::Test::Utils::slurp_file("$kafka->{folder}/pid") + 0;
 kill 'STOP', $process;
-append(20);
-wait_for_relay('documents', q{state = 'retrying' AND lag_events > 0});
-note(relay('documents', 'last_error'));
+append_events($node, 20);
+wait_for_relay($node, 'documents', q{state = 'retrying' AND lag_events > 0});
+note(relay_column($node, 'documents', 'last_error'));
 my $hung = seconds(sub {
 	$node->safe_psql('postgres', q{SELECT es_pause_relay('documents')});
-	wait_for_relay('documents', 'pid IS NULL');
+	wait_for_relay($node, 'documents', 'pid IS NULL');
 });
 cmp_ok($hung, '<', 5, 'a relay leaves a broker that hangs');
 note(sprintf 'pause: %.2f s', $hung);
 kill 'CONT', $process;
 $node->safe_psql('postgres', q{SELECT es_resume_relay('documents')});
-wait_for_relay('documents', q{lag_events = 0 AND state = 'running'});
+wait_for_relay($node, 'documents', q{lag_events = 0 AND state = 'running'});
 
 # --- dropping things while the broker is dead ---
 
@@ -351,13 +318,13 @@ SELECT es_append('Order', '1', 'Placed');
 END
 wait_until($node, q{SELECT state = 'running' AND lag_events = 0 FROM es_relays}, 'a relay in another database', 't', 'other');
 $kafka->kill9;
-append(100);
+append_events($node, 100);
 $node->safe_psql('other', q{SELECT es_append('Order', '1', 'Changed')});
-wait_for_relay('documents', q{state = 'retrying' AND lag_events > 0});
+wait_for_relay($node, 'documents', q{state = 'retrying' AND lag_events > 0});
 wait_until($node, q{SELECT state = 'retrying' AND lag_events > 0 FROM es_relays}, 'its broker is missed', 't', 'other');
 
 my $running = q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'eventsrc relay' AND datname = };
-$pid = relay('documents', 'pid');
+$pid = relay_column($node, 'documents', 'pid');
 my $time = seconds(sub {
 	$node->safe_psql('postgres', q{SELECT es_drop_relay('documents')});
 	wait_until($node, "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid", 'the worker of a dropped relay ends');

@@ -17,19 +17,8 @@ my $trace = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
 # query returns what a query does.
 sub query { return $node->safe_psql('postgres', $_[0]); }
 
-# wait_for_relay waits until a condition on its row in es_relays holds.
-sub wait_for_relay
-{
-	my ($name, $condition) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ok = wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = '$name' AND $condition)",
-		"relay $name: $condition");
-	diag($node->safe_psql('postgres', "SELECT * FROM es_relays", extra_params => ['-x'])) unless $ok;
-	return $ok;
-}
-
 # wait_until_sent waits until a relay has nothing more to send.
-sub wait_until_sent { return wait_for_relay($_[0], q{state = 'running' AND lag_events = 0}); }
+sub wait_until_sent { return wait_for_relay($node, $_[0], q{state = 'running' AND lag_events = 0}); }
 
 # headers_of returns the names of a message's headers, in order of name.
 sub headers_of { return join ' ', sort keys %{ $_[0]{headers} }; }
@@ -153,7 +142,7 @@ SELECT es_create_relay('goes on', 'kafka', 'goes.on', options =>
     '{"aggregate_types": ["Payment"], "transform": "strict_slim", "envelope": "raw", "on_error": "dead_letter", "dead_letter_topic": "dead.{aggregate_type}"}');
 END
 my $bad = query("SELECT global_position FROM es.events WHERE event_id = 'bad-1'");
-wait_for_relay('stops', qq{state = 'stopped' AND last_error LIKE '%$bad%bad event%'});
+wait_for_relay($node, 'stops', qq{state = 'stopped' AND last_error LIKE '%$bad%bad event%'});
 is_deeply([ map { $_->{value}{n} } $kafka->messages('stops') ], [1], 'a relay stops before an event for which its function fails');
 like(PostgreSQL::Test::Utils::slurp_file($node->logfile),
 	qr/CONTEXT:.*\n?.*relay "stops", position $bad, event "bad-1", transform public\.strict_slim/, 'the log says which');
@@ -233,8 +222,8 @@ is_deeply([ map { $_->{value}{n} } @got ], [ 801, 802 ], 'which a restart does n
 my $from = query("SELECT global_position FROM es.events WHERE aggregate_type = 'Altered' AND version = 100");
 my $to = query("SELECT global_position FROM es.events WHERE aggregate_type = 'Altered' AND version = 250");
 is(query("SELECT es_replay_relay('altered', 'side', $from, $to)"), 'altered replay 1', 'a replay has a name');
-wait_for_relay('altered replay 1', qq{state = 'finished' AND position = $to AND lag_events = 0});
+wait_for_relay($node, 'altered replay 1', qq{state = 'finished' AND position = $to AND lag_events = 0});
 is_deeply([ map { $_->{value}{n} } $kafka->messages('side') ], [ 101 .. 250 ], 'a replay sends the range and ends');
-wait_for_relay('altered replay 1', 'pid IS NULL');
+wait_for_relay($node, 'altered replay 1', 'pid IS NULL');
 
 done_testing();

@@ -79,22 +79,12 @@ sub end_load
 	return;
 }
 
-# wait_for_relay waits until a condition on the relay's row in es_relays holds.
-sub wait_for_relay
-{
-	my ($node, $condition) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ok = wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = 'orders' AND $condition)", $condition);
-	diag($node->safe_psql('postgres', 'SELECT * FROM es_relays', extra_params => ['-x'])) unless $ok;
-	return $ok;
-}
-
 # check_kafka compares what consumers see with what is committed in a server.
 sub check_kafka
 {
 	my ($node, $what) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	wait_for_relay($node, q{lag_events = 0 AND state = 'running'});
+	wait_for_relay($node, 'orders', q{lag_events = 0 AND state = 'running'});
 	my %expected = map { $_ => 1 } split /\n/, $node->safe_psql('postgres',
 		q{SELECT aggregate_id || ' ' || version || ' ' || event_id || ' ' || global_position FROM es.events});
 	my (%seen, %last_position, %last_version, @twice, @unknown, @order);
@@ -158,7 +148,7 @@ my %mishaps = (
 	},
 	'connections are half closed' => sub { order_proxy($proxy, 'half') },
 );
-wait_for_relay($primary, q{state = 'running' AND pid IS NOT NULL});
+wait_for_relay($primary, 'orders', q{state = 'running' AND pid IS NOT NULL});
 foreach my $round (1 .. $torture)
 {
 	foreach my $mishap (shuffle(sort keys %mishaps))
@@ -167,7 +157,7 @@ foreach my $round (1 .. $torture)
 		usleep(500_000 + int rand 1_000_000);
 		$mishaps{$mishap}->();
 		end_load($load);
-		wait_for_relay($primary, q{lag_events = 0 AND state = 'running'});
+		wait_for_relay($primary, 'orders', q{lag_events = 0 AND state = 'running'});
 		note($mishap);
 	}
 	check_kafka($primary, "round $round");
@@ -196,7 +186,7 @@ usleep(1_000_000);
 $standby->safe_psql('postgres', q{ALTER SYSTEM SET synchronous_standby_names = ''});
 $standby->promote;
 ok($standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()'), 'the standby is promoted');
-wait_for_relay($standby, q{state = 'running' AND lag_events = 0});
+wait_for_relay($standby, 'orders', q{state = 'running' AND lag_events = 0});
 $load->kill_kill;
 $load = start_load($standby);
 end_load($load);
@@ -205,14 +195,14 @@ end_load($load);
 $primary->safe_psql('postgres', $_)
   foreach 'ALTER SYSTEM SET synchronous_commit = local', q{ALTER SYSTEM SET synchronous_standby_names = ''},
   'SELECT pg_reload_conf()', q{SELECT es_append('Order', 'ghost', 'Placed')};
-wait_for_relay($primary, q{state = 'stopped' AND last_error LIKE 'another server sends in place of this one%'});
+wait_for_relay($primary, 'orders', q{state = 'stopped' AND last_error LIKE 'another server sends in place of this one%'});
 note($primary->safe_psql('postgres', 'SELECT last_error FROM es_relays'));
 check_kafka($standby, 'after the promotion');
 
 # the old primary comes back
 $primary->stop('immediate');
 $primary->start;
-wait_for_relay($primary, q{state = 'stopped' AND last_error LIKE 'another server sends in place of this one%'});
+wait_for_relay($primary, 'orders', q{state = 'stopped' AND last_error LIKE 'another server sends in place of this one%'});
 $load = start_load($standby);
 end_load($load);
 check_kafka($standby, 'after the old primary came back');
@@ -224,10 +214,10 @@ $primary->stop('immediate');
 
 $load = start_load($standby);
 end_load($load);
-wait_for_relay($standby, q{lag_events = 0 AND state = 'running'});
+wait_for_relay($standby, 'orders', q{lag_events = 0 AND state = 'running'});
 my $position = $standby->safe_psql('postgres', 'SELECT max(global_position) FROM es.events');
 $standby->safe_psql('postgres', q{SELECT es_pause_relay('orders')});
-wait_for_relay($standby, q{pid IS NULL});
+wait_for_relay($standby, 'orders', q{pid IS NULL});
 my $topic = $standby->safe_psql('postgres',
 	q{SELECT format('eventsrc.progress.%s.%s.%s', system_identifier, database, id) FROM eventsrc.relays});
 my @records = $kafka->messages($topic);
@@ -243,11 +233,11 @@ my $forge = sub {
 	$standby->safe_psql('postgres', q{SELECT es_resume_relay('orders')});
 };
 $forge->('event-id' => 'of another history');
-wait_for_relay($standby, q{state = 'stopped' AND last_error LIKE 'at position%of another history%'});
+wait_for_relay($standby, 'orders', q{state = 'stopped' AND last_error LIKE 'at position%of another history%'});
 $standby->safe_psql('postgres', q{SELECT es_pause_relay('orders')});
-wait_for_relay($standby, q{pid IS NULL});
+wait_for_relay($standby, 'orders', q{pid IS NULL});
 $forge->(position => $position + 1_000_000, 'event-position' => $position + 1_000_000);
-wait_for_relay($standby, q{state = 'stopped' AND last_error LIKE 'the broker has events up to position%'});
+wait_for_relay($standby, 'orders', q{state = 'stopped' AND last_error LIKE 'the broker has events up to position%'});
 $standby->safe_psql('postgres', "SELECT es_seek_relay('orders', $position)");
 $standby->safe_psql('postgres', q{SELECT es_append('Order', '1', 'Placed')});
 check_kafka($standby, 'after a seek');

@@ -12,39 +12,6 @@ my $proxy = new_proxy($rabbit->address);
 my $node = new_node('relay');
 create_extension($node);
 
-# append appends n events, one transaction an event, in turn to some aggregates.
-sub append
-{
-	my ($count, %option) = @_;
-	my $store = $option{store} // 'es';
-	my $aggregates = $option{aggregates} // 5;
-	my $event = $option{event} // 'Happened';
-	my $each = $option{each} // q{jsonb_build_object('n', n)};
-	$node->safe_psql('postgres', <<"END");
-SELECT format('SELECT es_append(%L, %L, %L, %L, store => %L);', 'Order', n % $aggregates, '$event', $each, '$store')
-FROM generate_series(1, $count) n \\gexec
-END
-	return;
-}
-
-# relay returns a column of es_relays.
-sub relay
-{
-	my ($name, $column) = @_;
-	return $node->safe_psql('postgres', "SELECT $column FROM es_relays WHERE relay = '$name'");
-}
-
-# wait_for_relay waits until a condition on its row in es_relays holds.
-sub wait_for_relay
-{
-	my ($name, $condition) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ok = wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = '$name' AND $condition)",
-		"relay $name: $condition");
-	diag($node->safe_psql('postgres', "SELECT * FROM es_relays", extra_params => ['-x'])) unless $ok;
-	return $ok;
-}
-
 # check_queue checks that a queue got every event of a store's orders, each stream's in order but for
 # redeliveries, and nothing else.
 sub check_queue
@@ -117,8 +84,8 @@ SELECT es_create_relay('classic', 'classic', '{aggregate_type}/{event_type}.{agg
 SELECT es_create_relay('stream', 'stream', 'stream');
 SELECT es_create_relay('proxied', 'proxied');
 END
-wait_for_relay('documents', q{state = 'running' AND lag_events = 0 AND lag_seconds = 0 AND position = safe_position AND sent = 3});
-is(relay('documents', 'broker'), "127.0.0.1:$port", 'es_relays names the broker');
+wait_for_relay($node, 'documents', q{state = 'running' AND lag_events = 0 AND lag_seconds = 0 AND position = safe_position AND sent = 3});
+is(relay_column($node, 'documents', 'broker'), "127.0.0.1:$port", 'es_relays names the broker');
 my @messages = $rabbit->messages('all');
 is(scalar @messages, 3, 'events that were rolled back do not arrive');
 my ($seconds, $timestamp, $data, $position) = split /\|/, $node->safe_psql('postgres', <<'END');
@@ -145,7 +112,7 @@ is( $messages[0]{payload},
 	'the value is the envelope');
 is($messages[2]{routing_key}, "es.Gr\x{f6}\x{df}e/1", 'a routing key may have any characters');
 is(scalar $rabbit->messages('orders'), 0, 'a binding chooses');
-wait_for_relay('stream', 'lag_events = 0 AND sent = 3');
+wait_for_relay($node, 'stream', 'lag_events = 0 AND sent = 3');
 is(join(' ', map { $_->{type} } $rabbit->messages('stream', stream => 1)), 'Uploaded Renamed Measured',
 	'a stream queue, by the default exchange');
 
@@ -156,7 +123,7 @@ SELECT es_create_relay('cloud', 'mq', 'cloud/{event_type}',
                        options => '{"envelope": "cloudevents", "headers": {"tenant": "t", "event-type": "{event_type}"}}');
 END
 my $measured = $node->safe_psql('postgres', q{SELECT global_position FROM es.events WHERE event_type = 'Measured'});
-wait_for_relay('cloud', qq{state = 'stopped' AND last_error LIKE 'event at position $measured is refused: no queue is bound%"Measured"'});
+wait_for_relay($node, 'cloud', qq{state = 'stopped' AND last_error LIKE 'event at position $measured is refused: no queue is bound%"Measured"'});
 my ($cloud) = $rabbit->messages('cloud');
 is_deeply(
 	{ map { $_ => $cloud->{$_} } qw(message_id type content_type headers) },
@@ -167,34 +134,34 @@ is_deeply(
 	'a CloudEvent, with headers of the options');
 $node->safe_psql('postgres', q{SELECT es_drop_relay('cloud')});
 
-wait_for_relay('proxied', q{lag_events = 0 AND state = 'running' AND retries = 0});
+wait_for_relay($node, 'proxied', q{lag_events = 0 AND state = 'running' AND retries = 0});
 pass('a host that cannot be found is passed over');
 
 # --- many events of several streams ---
 
-append(500);
-wait_for_relay('documents', 'lag_events = 0 AND sent = 503');
+append_events($node, 500);
+wait_for_relay($node, 'documents', 'lag_events = 0 AND sent = 503');
 check_queue('orders', 'a quorum queue');
-wait_for_relay('stream', 'lag_events = 0');
+wait_for_relay($node, 'stream', 'lag_events = 0');
 check_queue('stream', 'a stream queue', stream => 1);
 
 # --- an exchange that is not there is declared if the relay may, else it says what to do ---
 
-wait_for_relay('classic', q{state IN ('retrying', 'stopped') AND last_error LIKE '%no queue is bound to exchange "Order" for routing key "Happened.Order"%'});
+wait_for_relay($node, 'classic', q{state IN ('retrying', 'stopped') AND last_error LIKE '%no queue is bound to exchange "Order" for routing key "Happened.Order"%'});
 $rabbit->bind('by type', 'Order', 'Happened.*');
 $node->safe_psql('postgres', q{SELECT es_resume_relay('classic')});
-wait_for_relay('classic', q{state = 'running' AND lag_events = 0});
+wait_for_relay($node, 'classic', q{state = 'running' AND lag_events = 0});
 check_queue('by type', 'an exchange of its own, declared when it was needed, and a classic queue');
 $node->safe_psql('postgres', <<'END');
 SELECT es_drop_relay('classic');
 ALTER SERVER classic OPTIONS (SET declare 'none', DROP queues);
 SELECT es_create_relay('classic', 'classic', 'missing/{event_type}', NULL);
 END
-append(1);
-wait_for_relay('classic', q{state = 'retrying' AND last_error LIKE '%404 NOT_FOUND - no exchange ''missing''%declare%' AND lag_events = 1});
+append_events($node, 1);
+wait_for_relay($node, 'classic', q{state = 'retrying' AND last_error LIKE '%404 NOT_FOUND - no exchange ''missing''%declare%' AND lag_events = 1});
 $rabbit->bind('missing', 'missing', '#');
 $node->safe_psql('postgres', q{SELECT es_resume_relay('classic')});
-wait_for_relay('classic', q{state = 'running' AND lag_events = 0});
+wait_for_relay($node, 'classic', q{state = 'running' AND lag_events = 0});
 is(scalar $rabbit->messages('missing'), 1, 'once the exchange is there, it goes on');
 $node->safe_psql('postgres', q{SELECT es_drop_relay('classic'), es_drop_relay('stream')});
 
@@ -215,19 +182,19 @@ SELECT es_append('Order', '2', 'Paid', store => 'bulk');
 COMMIT;
 SELECT es_create_relay('choosy', 'choosy', '{event_type}', store => 'bulk');
 END
-wait_for_relay('choosy', q{last_error LIKE '%no queue is bound to exchange "choosy" for routing key "Shipped"%' AND lag_events = 3});
+wait_for_relay($node, 'choosy', q{last_error LIKE '%no queue is bound to exchange "choosy" for routing key "Shipped"%' AND lag_events = 3});
 is(join(' ', map { $_->{type} } $rabbit->messages('choosy')), 'Placed Placed', 'nothing overtakes an event that no queue takes');
 $rabbit->bind('choosy', 'choosy', 'Shipped');
 $node->safe_psql('postgres', q{SELECT es_resume_relay('choosy')});
-wait_for_relay('choosy', q{state = 'running' AND lag_events = 0});
+wait_for_relay($node, 'choosy', q{state = 'running' AND lag_events = 0});
 check_queue('choosy', 'with another binding', store => 'bulk');
 $node->safe_psql('postgres', <<'END');
 SELECT es_append('Order', '1', 'Paid', jsonb_build_object('x', repeat('x', 600000)), store => 'bulk');
 SELECT es_append('Order', '1', 'Paid', jsonb_build_object('x', repeat('x', 1200000)), store => 'bulk');
 SELECT es_append('Order', '1', 'Shipped', store => 'bulk');
 END
-wait_for_relay('choosy', q{last_error LIKE '%message size%larger than configured max size%' AND lag_events = 2});
-note(relay('choosy', 'last_error'));
+wait_for_relay($node, 'choosy', q{last_error LIKE '%message size%larger than configured max size%' AND lag_events = 2});
+note(relay_column($node, 'choosy', 'last_error'));
 my @large = $rabbit->messages('choosy');
 ok(index($large[-1]{payload}, '"' . ('x' x 600000) . '"') > 0, 'a large event arrives, nothing overtakes one that is too large');
 $node->safe_psql('postgres', q{SELECT es_drop_relay('choosy')});
@@ -235,7 +202,7 @@ $node->safe_psql('postgres', <<'END');
 SELECT es_append('Order', '3', 'Paid', metadata => jsonb_build_object('x', repeat('x', 200000)), store => 'bulk');
 SELECT es_create_relay('choosy', 'choosy', '{event_type}', es_safe_position() - 1, store => 'bulk');
 END
-wait_for_relay('choosy', q{last_error LIKE '%its metadata and key do not fit%' AND lag_events = 1});
+wait_for_relay($node, 'choosy', q{last_error LIKE '%its metadata and key do not fit%' AND lag_events = 1});
 $node->safe_psql('postgres', q{SELECT es_drop_relay('choosy')});
 
 # --- who may not ---
@@ -245,97 +212,97 @@ CREATE SERVER denied FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'rabbitmq', hos
 CREATE USER MAPPING FOR PUBLIC SERVER denied OPTIONS ("user" 'guest', password 'hush-hush');
 SELECT es_create_relay('denied', 'denied');
 END
-wait_for_relay('denied', q{state = 'retrying' AND last_error LIKE '%403 ACCESS_REFUSED%'});
-note(relay('denied', 'last_error'));
+wait_for_relay($node, 'denied', q{state = 'retrying' AND last_error LIKE '%403 ACCESS_REFUSED%'});
+note(relay_column($node, 'denied', 'last_error'));
 $node->safe_psql('postgres', <<'END');
 ALTER USER MAPPING FOR PUBLIC SERVER denied OPTIONS (DROP "user", DROP password);
 ALTER SERVER denied OPTIONS (ADD vhost 'elsewhere');
 SELECT es_resume_relay('denied');
 END
-wait_for_relay('denied', q{state = 'retrying' AND last_error LIKE '%vhost elsewhere not found%'});
+wait_for_relay($node, 'denied', q{state = 'retrying' AND last_error LIKE '%vhost elsewhere not found%'});
 $node->safe_psql('postgres', q{ALTER SERVER denied OPTIONS (SET host 'nowhere.invalid'); SELECT es_resume_relay('denied')});
-wait_for_relay('denied', q{state = 'retrying' AND last_error LIKE 'could not find host "nowhere.invalid"%'});
+wait_for_relay($node, 'denied', q{state = 'retrying' AND last_error LIKE 'could not find host "nowhere.invalid"%'});
 $node->safe_psql('postgres', q{SELECT es_drop_relay('denied')});
 
 # --- the network ---
 
-append(100);
-wait_for_relay('proxied', q{lag_events = 0 AND state = 'running'});
+append_events($node, 100);
+wait_for_relay($node, 'proxied', q{lag_events = 0 AND state = 'running'});
 foreach my $trouble ('cut', 'half', 'drop')
 {
-	my $retries = relay('proxied', 'retries');
+	my $retries = relay_column($node, 'proxied', 'retries');
 	my $writer = new_session($node);
 	$writer->start(q{SELECT format('SELECT es_append(%L, %L, %L);', 'Order', n % 5, 'Streamed') FROM generate_series(1, 600) n \gexec});
-	wait_for_relay('proxied', "sent > 100");
+	wait_for_relay($node, 'proxied', "sent > 100");
 	$proxy->tell($trouble);
-	wait_for_relay('proxied', "retries > $retries AND last_error IS NOT NULL");
-	note("$trouble: " . relay('proxied', 'last_error'));
+	wait_for_relay($node, 'proxied', "retries > $retries AND last_error IS NOT NULL");
+	note("$trouble: " . relay_column($node, 'proxied', 'last_error'));
 	$proxy->tell('pass');
 	$writer->result;
 	$writer->quit;
 	$node->safe_psql('postgres', q{SELECT es_resume_relay('proxied')});
-	wait_for_relay('proxied', q{lag_events = 0 AND state = 'running'});
+	wait_for_relay($node, 'proxied', q{lag_events = 0 AND state = 'running'});
 }
 $proxy->tell('delay 300');
-append(20);
-wait_for_relay('proxied', 'lag_events = 0');
+append_events($node, 20);
+wait_for_relay($node, 'proxied', 'lag_events = 0');
 $proxy->tell('pass');
 check_queue('proxied', 'after trouble in the network');
 
 # --- the broker stops, idle and with events to come ---
 
 $rabbit->stop;
-wait_for_relay('documents', q{state = 'retrying'});
-append(100);
-wait_for_relay('documents', q{lag_events >= 100 AND lag_seconds > 0 AND last_error LIKE 'could not connect%'});
+wait_for_relay($node, 'documents', q{state = 'retrying'});
+append_events($node, 100);
+wait_for_relay($node, 'documents', q{lag_events >= 100 AND lag_seconds > 0 AND last_error LIKE 'could not connect%'});
 $rabbit->start;
 $node->safe_psql('postgres', q{SELECT es_resume_relay('documents'), es_resume_relay('proxied')});
-wait_for_relay('documents', q{lag_events = 0 AND state = 'running'});
+wait_for_relay($node, 'documents', q{lag_events = 0 AND state = 'running'});
 
 # --- the broker, the worker and the server end while events stream ---
 
 my $writer = new_session($node);
 my $writing = q{SELECT format('SELECT es_append(%L, %L, %L);', 'Order', n % 5, 'Streamed') FROM generate_series(1, 1500) n \gexec};
-my $sent = relay('documents', 'sent');
+my $sent = relay_column($node, 'documents', 'sent');
 $writer->start($writing);
-wait_for_relay('documents', "sent > $sent + 300");
+wait_for_relay($node, 'documents', "sent > $sent + 300");
 $rabbit->kill9;
-wait_for_relay('documents', q{state = 'retrying'});
+wait_for_relay($node, 'documents', q{state = 'retrying'});
 $rabbit->start;
 $node->safe_psql('postgres', q{SELECT es_resume_relay('documents'), es_resume_relay('proxied')});
 $writer->result;
-wait_for_relay('documents', q{lag_events = 0 AND state = 'running'});
+wait_for_relay($node, 'documents', q{lag_events = 0 AND state = 'running'});
 
-my $pid = relay('documents', 'pid');
+my $pid = relay_column($node, 'documents', 'pid');
 $writer->start($writing);
-$sent = relay('documents', 'sent');
-wait_for_relay('documents', "sent > $sent + 100");
+$sent = relay_column($node, 'documents', 'sent');
+wait_for_relay($node, 'documents', "sent > $sent + 100");
 is($node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)"), 't', 'the worker is terminated');
 $writer->result;
-wait_for_relay('documents', "lag_events = 0 AND state = 'running' AND pid <> $pid");
+wait_for_relay($node, 'documents', "lag_events = 0 AND state = 'running' AND pid <> $pid");
 $writer->quit;
 
-append(200);
+append_events($node, 200);
 $node->stop('immediate');
 $node->start;
-append(50);
-wait_for_relay('documents', q{lag_events = 0 AND state = 'running'});
+append_events($node, 50);
+wait_for_relay($node, 'documents', q{lag_events = 0 AND state = 'running'});
 check_queue('orders', 'after crashes of the broker and the server and the end of the worker');
 
 # --- the broker runs out of disk ---
 
 $rabbit->ctl('set_disk_free_limit', '900GB');
-append(50);
-wait_for_relay('documents', q{state = 'retrying' AND last_error LIKE 'blocked: %' AND lag_events = 50});
-note(relay('documents', 'last_error'));
-append(1000, aggregates => 50, each => q{jsonb_build_object('x', repeat('x', 6000))});
-$pid = relay('documents', 'pid');
+append_events($node, 50);
+wait_for_relay($node, 'documents', q{state = 'retrying' AND last_error LIKE 'blocked: %' AND lag_events = 50});
+note(relay_column($node, 'documents', 'last_error'));
+append_events($node, 1000, aggregates => 50, each => q{jsonb_build_object('x', repeat('x', 6000))});
+$pid = relay_column($node, 'documents', 'pid');
 $node->safe_psql('postgres', q{SELECT es_pause_relay('documents')});
-wait_for_relay('documents', q{state = 'paused' AND pid IS NULL});
+wait_for_relay($node, 'documents', q{state = 'paused' AND pid IS NULL});
 $node->safe_psql('postgres', q{SELECT es_resume_relay('documents')});
-wait_for_relay('documents', q{state = 'retrying' AND lag_events = 1050 AND pid IS NOT NULL});
+wait_for_relay($node, 'documents', q{state = 'retrying' AND lag_events = 1050 AND pid IS NOT NULL});
 $rabbit->ctl('set_disk_free_limit', '64MB');
-wait_for_relay('documents', q{lag_events = 0 AND state = 'running'});
+wait_for_relay($node, 'documents', q{lag_events = 0 AND state = 'running'});
 check_queue('orders', 'after the disk was full');
 
 # --- the broker hangs; things are dropped meanwhile ---
@@ -350,8 +317,8 @@ END
 wait_until($node, q{SELECT state = 'running' AND lag_events = 0 FROM es_relays}, 'a relay in another database', 't', 'other');
 my $process = $rabbit->process;
 kill 'STOP', $process;
-append(20);
-wait_for_relay('documents', q{state = 'retrying' AND lag_events > 0 AND last_error LIKE '%confirmed nothing%'});
+append_events($node, 20);
+wait_for_relay($node, 'documents', q{state = 'retrying' AND lag_events > 0 AND last_error LIKE '%confirmed nothing%'});
 my $begin = time;
 $node->safe_psql('postgres', q{SELECT es_drop_relay('documents')});
 wait_until($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'eventsrc relay' AND datname = 'postgres'},

@@ -54,22 +54,12 @@ sub end_load
 	return;
 }
 
-# wait_for_relay waits until a condition on the relay's row in es_relays holds.
-sub wait_for_relay
-{
-	my ($node, $condition) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ok = wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = 'orders' AND $condition)", $condition);
-	diag($node->safe_psql('postgres', 'SELECT * FROM es_relays', extra_params => ['-x'])) unless $ok;
-	return $ok;
-}
-
 # check_queue compares what came with what is committed in a server.
 sub check_queue
 {
 	my ($node, $what) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	wait_for_relay($node, q{lag_events = 0 AND state = 'running'});
+	wait_for_relay($node, 'orders', q{lag_events = 0 AND state = 'running'});
 	my %expected = map { $_ => 1 } split /\n/, $node->safe_psql('postgres',
 		q{SELECT aggregate_id || ' ' || version || ' ' || event_id || ' ' || global_position FROM es.events});
 	my (%seen, %last, @unknown, @order);
@@ -146,7 +136,7 @@ my %mishaps = (
 	},
 	'connections are half closed' => sub { $proxy->tell('half') },
 );
-wait_for_relay($primary, q{state = 'running' AND pid IS NOT NULL});
+wait_for_relay($primary, 'orders', q{state = 'running' AND pid IS NOT NULL});
 foreach my $round (1 .. $torture)
 {
 	foreach my $mishap (shuffle(sort keys %mishaps))
@@ -156,7 +146,7 @@ foreach my $round (1 .. $torture)
 		$mishaps{$mishap}->();
 		end_load($load);
 		$primary->safe_psql('postgres', q{SELECT es_resume_relay('orders')});
-		wait_for_relay($primary, q{lag_events = 0 AND state = 'running'});
+		wait_for_relay($primary, 'orders', q{lag_events = 0 AND state = 'running'});
 		note($mishap);
 	}
 	check_queue($primary, "round $round");
@@ -184,28 +174,28 @@ usleep(1_000_000);
 $standby->safe_psql('postgres', q{ALTER SYSTEM SET synchronous_standby_names = ''});
 $standby->promote;
 ok($standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()'), 'the standby is promoted');
-wait_for_relay($standby, q{state = 'running' AND lag_events = 0});
+wait_for_relay($standby, 'orders', q{state = 'running' AND lag_events = 0});
 $load->kill_kill;
 $load = start_load($standby);
 
 # the old primary leaves off by itself; only then it commits what nobody else has
 my $fenced = q{state = 'stopped' AND last_error LIKE 'another server sends in place of this one%'};
-wait_for_relay($primary, $fenced);
+wait_for_relay($primary, 'orders', $fenced);
 note($primary->safe_psql('postgres', 'SELECT last_error FROM es_relays'));
 $primary->safe_psql('postgres', $_)
   foreach 'ALTER SYSTEM SET synchronous_commit = local', q{ALTER SYSTEM SET synchronous_standby_names = ''},
   'SELECT pg_reload_conf()', q{SELECT es_append('Order', 'ghost', 'Placed')};
-wait_for_relay($primary, 'lag_events > 0');
+wait_for_relay($primary, 'orders', 'lag_events > 0');
 end_load($load);
 check_queue($standby, 'after the promotion');
 
 # the old primary comes back, and is asked to go on
 $primary->stop('immediate');
 $primary->start;
-wait_for_relay($primary, $fenced);
+wait_for_relay($primary, 'orders', $fenced);
 my $time = $primary->safe_psql('postgres', q{SELECT last_error_at FROM es_relays});
 $primary->safe_psql('postgres', q{SELECT es_resume_relay('orders')});
-wait_for_relay($primary, "$fenced AND last_error_at > '$time'");
+wait_for_relay($primary, 'orders', "$fenced AND last_error_at > '$time'");
 $load = start_load($standby);
 end_load($load);
 check_queue($standby, 'after the old primary came back');
@@ -224,7 +214,7 @@ like($marks[0], qr/^eventsrc\.over\..*\.1$/, 'the first');
 $standby->stop;
 $rabbit->ctl('delete_queue', $marks[0]);
 $primary->safe_psql('postgres', q{SELECT es_resume_relay('orders')});
-wait_for_relay($primary, q{state = 'running' AND lag_events = 0});
+wait_for_relay($primary, 'orders', q{state = 'running' AND lag_events = 0});
 is(scalar(grep { $_->[0] eq 'ghost' } $rabbit->messages('orders', brief => 1)), 1, 'without it the old primary sends again');
 unlike(PostgreSQL::Test::Utils::slurp_file($_->logfile), qr/PANIC|terminated by signal|TRAP/, 'no process crashed')
   foreach $primary, $standby;
@@ -240,7 +230,7 @@ CREATE SERVER narrow FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'rabbitmq', hos
 CREATE USER MAPPING FOR CURRENT_USER SERVER narrow OPTIONS ("user" 'narrow', password 'hush-hush');
 SELECT es_create_relay('orders', 'narrow');
 END
-wait_for_relay($primary, q{state = 'running' AND lag_events = 0 AND sent > 500});
+wait_for_relay($primary, 'orders', q{state = 'running' AND lag_events = 0 AND sent > 500});
 like(PostgreSQL::Test::Utils::slurp_file($primary->logfile),
 	qr/relay "orders" at position \d+ is not protected from another server that took over: ACCESS_REFUSED/,
 	'the log says that it is not fenced');

@@ -33,16 +33,6 @@ my $port = $rabbit->tls_port;
 my $node = new_node('relay');
 create_extension($node);
 
-# wait_for_relay waits until a condition on its row in es_relays holds.
-sub wait_for_relay
-{
-	my ($condition, $what) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ok = wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE $condition)", $what);
-	diag($node->safe_psql('postgres', "SELECT * FROM es_relays", extra_params => ['-x'])) unless $ok;
-	return $ok;
-}
-
 # change changes the server's options and has the relay try at once.
 sub change
 {
@@ -58,42 +48,42 @@ CREATE SERVER mq FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'rabbitmq', host 'l
     tls 'on', tls_ca '$tls/ca.pem', declare 'queues', queues 'q');
 SELECT es_create_relay('r', 'mq', 'q');
 END
-wait_for_relay(q{state = 'running' AND lag_events = 0 AND sent = 1}, 'with the right authority and name');
+wait_for_relay($node, 'r', q{state = 'running' AND lag_events = 0 AND sent = 1}, 'with the right authority and name');
 change(qq{SET tls_ca '$other/ca.pem'});
-wait_for_relay(q{state = 'retrying' AND lag_events = 1 AND last_error LIKE 'the broker''s certificate is not accepted: %'},
+wait_for_relay($node, 'r', q{state = 'retrying' AND lag_events = 1 AND last_error LIKE 'the broker''s certificate is not accepted: %'},
 	'not with another authority');
 note($node->safe_psql('postgres', 'SELECT last_error FROM es_relays'));
 change(q{ADD tls_verify_peer 'off'});
-wait_for_relay(q{state = 'running' AND lag_events = 0}, 'unless nobody is to be verified');
+wait_for_relay($node, 'r', q{state = 'running' AND lag_events = 0}, 'unless nobody is to be verified');
 change(qq{SET tls_ca '$tls/ca.pem', SET tls_verify_peer 'on', SET host '127.0.0.1'});
-wait_for_relay(q{state = 'retrying' AND lag_events = 1 AND last_error LIKE 'the broker''s certificate is not accepted: %IP%'},
+wait_for_relay($node, 'r', q{state = 'retrying' AND lag_events = 1 AND last_error LIKE 'the broker''s certificate is not accepted: %IP%'},
 	'not under another name');
 note($node->safe_psql('postgres', 'SELECT last_error FROM es_relays'));
 change(q{ADD tls_verify_hostname 'off'});
-wait_for_relay(q{state = 'running' AND lag_events = 0}, 'unless the name is not to be verified');
+wait_for_relay($node, 'r', q{state = 'running' AND lag_events = 0}, 'unless the name is not to be verified');
 change(q{DROP tls_ca});
-wait_for_relay(q{state = 'retrying' AND lag_events = 1 AND last_error LIKE 'the broker''s certificate is not accepted: %'},
+wait_for_relay($node, 'r', q{state = 'retrying' AND lag_events = 1 AND last_error LIKE 'the broker''s certificate is not accepted: %'},
 	q{an authority of one's own is not among those that the system trusts});
 change(qq{ADD tls_ca '$tls/nothing.pem'});
-wait_for_relay(q{state = 'retrying' AND lag_events = 2 AND last_error LIKE 'could not load the certificates of option "tls_ca"%'},
+wait_for_relay($node, 'r', q{state = 'retrying' AND lag_events = 2 AND last_error LIKE 'could not load the certificates of option "tls_ca"%'},
 	'a file that is not there');
 
 # a certificate of the client's, its key with a password
 $node->safe_psql('postgres', qq{ALTER SERVER mq OPTIONS (SET tls_ca '$tls/ca.pem', ADD tls_cert '$tls/client.pem', ADD tls_key '$tls/client.key')});
 $node->safe_psql('postgres', q{SELECT es_resume_relay('r')});
-wait_for_relay(q{state = 'retrying' AND last_error LIKE 'could not load the key of option "tls_key"%'}, q{a key without its password});
+wait_for_relay($node, 'r', q{state = 'retrying' AND last_error LIKE 'could not load the key of option "tls_key"%'}, q{a key without its password});
 $node->safe_psql('postgres', q{CREATE USER MAPPING FOR CURRENT_USER SERVER mq OPTIONS (tls_key_password 'hush-hush');
 	SELECT es_resume_relay('r')});
-wait_for_relay(q{state = 'running' AND lag_events = 0}, 'and with it');
+wait_for_relay($node, 'r', q{state = 'running' AND lag_events = 0}, 'and with it');
 
 # a port that does not speak TLS, and the other way round
 my $plain = $rabbit->port;
 change(qq{SET port '$plain'});
-wait_for_relay(q{state = 'retrying' AND lag_events = 1}, 'TLS to a port that has none');
+wait_for_relay($node, 'r', q{state = 'retrying' AND lag_events = 1}, 'TLS to a port that has none');
 note($node->safe_psql('postgres', 'SELECT last_error FROM es_relays'));
 $node->safe_psql('postgres', q{ALTER SERVER mq OPTIONS (DROP tls, DROP tls_ca, DROP tls_cert, DROP tls_key, DROP tls_verify_peer, DROP tls_verify_hostname);
 	SELECT es_resume_relay('r')});
-wait_for_relay(q{state = 'running' AND lag_events = 0}, 'without TLS');
+wait_for_relay($node, 'r', q{state = 'running' AND lag_events = 0}, 'without TLS');
 is(join(' ', map { $_->{headers}{version} } $rabbit->messages('q')), '1 2 3 4 5 6 7 8', 'every event arrived once');
 
 $node->stop;

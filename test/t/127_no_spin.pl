@@ -16,24 +16,6 @@ my $rabbit = new_rabbit();
 my $node = new_node('main');
 create_extension($node);
 
-# relay returns a column of es_relays.
-sub relay
-{
-	my ($name, $column) = @_;
-	return $node->safe_psql('postgres', "SELECT $column FROM es_relays WHERE relay = '$name'");
-}
-
-# wait_for_relay waits until a condition on its row in es_relays holds.
-sub wait_for_relay
-{
-	my ($name, $condition) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ok = wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = '$name' AND $condition)",
-		"relay $name: $condition");
-	diag($node->safe_psql('postgres', "SELECT * FROM es_relays", extra_params => ['-x'])) unless $ok;
-	return $ok;
-}
-
 # usage returns the processor time that a process has used, in seconds, and how often its main thread has slept.
 sub usage
 {
@@ -49,13 +31,13 @@ sub check_idle
 {
 	my ($name, $what) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $pid = relay($name, 'pid');
+	my $pid = relay_column($node, $name, 'pid');
 	my ($used, $slept) = usage($pid);
 	my $begun = time;
 	usleep(3_000_000);
 	my ($used_then, $slept_then) = usage($pid);
 	my $seconds = time - $begun;
-	is(relay($name, 'pid'), $pid, "$what: the worker is the same");
+	is(relay_column($node, $name, 'pid'), $pid, "$what: the worker is the same");
 	cmp_ok($used_then - $used, '<', $seconds / 3, "$what: it uses little processor time");
 	cmp_ok($slept_then - $slept, '<', 150 * $seconds, "$what: it seldom wakes up");
 	note(sprintf '%s: %.2f s used, woken %d times in %.1f s', $what, $used_then - $used, $slept_then - $slept, $seconds);
@@ -90,7 +72,7 @@ END
 append(100, 10);
 append(1, 10, 'Uploaded');
 my @relays = qw(rabbit once least bulky);
-wait_for_relay($_, q{state = 'running' AND lag_events = 0}) foreach @relays;
+wait_for_relay($node, $_, q{state = 'running' AND lag_events = 0}) foreach @relays;
 
 # several relays that wait for the same events do not wake each other
 append(1, 10) foreach 1 .. 20;
@@ -99,19 +81,19 @@ check_idle($_, "$_: some events came") foreach @relays;
 # RabbitMQ reads nothing from those who publish; then the buffer fills
 $rabbit->ctl('set_vm_memory_high_watermark', '0');
 append(1, 10);
-wait_for_relay('rabbit', q{state = 'retrying' AND last_error LIKE 'blocked: %'});
+wait_for_relay($node, 'rabbit', q{state = 'retrying' AND last_error LIKE 'blocked: %'});
 check_idle('rabbit', 'rabbit: an alarm, one event on its way');
 append(2000, 2000);
 check_idle('rabbit', 'rabbit: an alarm, more to come');
 
 # Kafka hangs; then there is more than the window takes
 my @hanging = qw(once least bulky);
-wait_for_relay($_, q{state = 'running' AND lag_events = 0}) foreach @hanging;
+wait_for_relay($node, $_, q{state = 'running' AND lag_events = 0}) foreach @hanging;
 my $process = slurp_file("$kafka->{folder}/pid") + 0;
 kill 'STOP', $process;
 append(100, 10);
 append(1, 7_000_000, 'Uploaded');
-wait_for_relay($_, 'lag_events > 0') foreach @hanging;
+wait_for_relay($node, $_, 'lag_events > 0') foreach @hanging;
 check_idle($_, "$_: the broker hangs") foreach @hanging;
 append(1, 10_000_000, 'Uploaded');
 check_idle('bulky', 'bulky: the broker hangs, one more does not fit into the window');

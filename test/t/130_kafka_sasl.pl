@@ -61,20 +61,10 @@ END
 	return;
 }
 
-# wait_for_relay waits until a condition on its row in es_relays holds.
-sub wait_for_relay
-{
-	my ($name, $condition, $what) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ok = wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = '$name' AND $condition)", $what);
-	diag($node->safe_psql('postgres', "SELECT * FROM es_relays WHERE relay = '$name'", extra_params => ['-x'])) unless $ok;
-	return $ok;
-}
-
 my %trusted = ('ssl.ca.location' => "$folder/ca.pem");
 my $sent = q{state = 'running' AND sent = 1};
 create_server('good', $secure, \%trusted, $password);
-wait_for_relay('good', $sent, 'events go out over TLS, with a password');
+wait_for_relay($node, 'good', $sent, 'events go out over TLS, with a password');
 is(scalar($kafka->wait_for_messages('good', 1)), 1, 'and arrive');
 
 # librdkafka before 2.6.1 sends a nonce that Kafka 4 refuses
@@ -82,26 +72,26 @@ IPC::Run::run([ 'kcat', '-V' ], '>', \my $version, '2>&1');
 my ($major, $minor, $patch) = $version =~ /librdkafka (\d+)\.(\d+)\.(\d+)/;
 my $able = $major * 10000 + $minor * 100 + $patch >= 20601;
 create_server('scram', $secure, \%trusted, $password, 'SCRAM-SHA-512');
-wait_for_relay('scram', $able ? $sent : q{state = 'retrying' AND last_error ~* 'authentication failed.*SCRAM-SHA-512'},
+wait_for_relay($node, 'scram', $able ? $sent : q{state = 'retrying' AND last_error ~* 'authentication failed.*SCRAM-SHA-512'},
 	$able ? 'and with SCRAM' : "SCRAM, of which librdkafka $major.$minor.$patch is not able, says why it does not go out");
 is($node->safe_psql('postgres', 'SELECT es_drop_relay(\'scram\')'), '', 'and is dropped');
 
 create_server('wrong_password', $secure, \%trusted, "$password-not");
-wait_for_relay('wrong_password', q{state = 'retrying' AND last_error ~* 'authentication failed'}, 'a wrong password shows as such');
+wait_for_relay($node, 'wrong_password', q{state = 'retrying' AND last_error ~* 'authentication failed'}, 'a wrong password shows as such');
 $node->safe_psql('postgres', qq{ALTER USER MAPPING FOR CURRENT_USER SERVER wrong_password OPTIONS (SET "sasl.password" '$password')});
-wait_for_relay('wrong_password', $sent, 'and is mended by setting the right one');
+wait_for_relay($node, 'wrong_password', $sent, 'and is mended by setting the right one');
 
 create_server('no_authority', $secure, {}, $password);
-wait_for_relay('no_authority', q{state = 'retrying' AND last_error ~* 'certificate verify failed'},
+wait_for_relay($node, 'no_authority', q{state = 'retrying' AND last_error ~* 'certificate verify failed'},
 	'a certificate that nobody vouches for is refused');
 $node->safe_psql('postgres', q{ALTER SERVER no_authority OPTIONS (ADD "enable.ssl.certificate.verification" 'false')});
-wait_for_relay('no_authority', $sent, 'unless verification is turned off by name');
+wait_for_relay($node, 'no_authority', $sent, 'unless verification is turned off by name');
 
 create_server('wrong_name', "127.0.0.1:$port", \%trusted, $password);
-wait_for_relay('wrong_name', q{state = 'retrying' AND last_error ~* 'certificate|hostname|verif'},
+wait_for_relay($node, 'wrong_name', q{state = 'retrying' AND last_error ~* 'certificate|hostname|verif'},
 	'a certificate for another name is refused');
 $node->safe_psql('postgres', q{ALTER SERVER wrong_name OPTIONS (ADD "ssl.endpoint.identification.algorithm" 'none')});
-wait_for_relay('wrong_name', $sent, 'unless the check of names is turned off by name');
+wait_for_relay($node, 'wrong_name', $sent, 'unless the check of names is turned off by name');
 
 # --- credentials ---
 

@@ -16,6 +16,10 @@
 #     $session->result;                              # ... this does
 #     $session->quit;
 #
+#     append_events($node, 100);                     # one transaction an event; see below for options
+#     wait_for_relay($node, 'documents', 'lag_events = 0');    # a condition on its row in es_relays
+#     my $pid = relay_column($node, 'documents', 'pid');
+#
 #     my $kafka = new_kafka();                       # a real broker; needs test/setup/install.sh kafka
 #     $kafka->address;  $kafka->stop;  $kafka->start;  $kafka->kill9;
 #     my @messages = $kafka->messages('topic');      # see below
@@ -33,7 +37,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_node create_extension wait_until sqlstate_of new_session new_kafka);
+our @EXPORT = qw(new_node create_extension wait_until sqlstate_of new_session
+  append_events relay_column wait_for_relay new_kafka);
 
 # How long to wait for what should come soon, in seconds.
 our $PATIENCE = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
@@ -82,6 +87,7 @@ sub wait_until
 {
 	my ($node, $query, $what, $expected, $database) = @_;
 	$expected //= 't';
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $ok = $node->poll_query_until($database // 'postgres', $query, $expected);
 	ok($ok, $what // "waited for $query");
 	return $ok;
@@ -113,6 +119,42 @@ sub new_session
 		$self->{timer} = IPC::Run::timeout($PATIENCE));
 	$self->query('SELECT 1') eq '1' or die "cannot connect: $self->{last_error}";
 	return $self;
+}
+
+# append_events appends n events, one transaction an event, in turn to some aggregates.
+#     options: store => 'es', type => 'Order', aggregates => 5, event => 'Happened',
+#     each => an SQL expression for the data of event n
+sub append_events
+{
+	my ($node, $count, %option) = @_;
+	my $store = $option{store} // 'es';
+	my $type = $option{type} // 'Order';
+	my $aggregates = $option{aggregates} // 5;
+	my $event = $option{event} // 'Happened';
+	my $each = $option{each} // q{jsonb_build_object('n', n)};
+	$node->safe_psql('postgres', <<"END");
+SELECT format('SELECT es_append(%L, %L, %L, %L, store => %L);', '$type', n % $aggregates, '$event', $each, '$store')
+FROM generate_series(1, $count) n \\gexec
+END
+	return;
+}
+
+# relay_column returns a column of a relay's row in es_relays.
+sub relay_column
+{
+	my ($node, $name, $column) = @_;
+	return $node->safe_psql('postgres', "SELECT $column FROM es_relays WHERE relay = '$name'");
+}
+
+# wait_for_relay waits until a condition on a relay's row in es_relays holds, and fails the test if it never does.
+sub wait_for_relay
+{
+	my ($node, $name, $condition, $what) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $ok = wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = '$name' AND $condition)",
+		$what // "relay $name: $condition");
+	diag($node->safe_psql('postgres', 'SELECT * FROM es_relays', extra_params => ['-x'])) unless $ok;
+	return $ok;
 }
 
 # new_kafka starts a broker of its own, which stops when the test ends.
