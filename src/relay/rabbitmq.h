@@ -91,7 +91,7 @@ typedef struct EsRabbitLink
 	char		error[ES_BROKER_TEXT];	/* not empty: the link is dead */
 } EsRabbitLink;
 
-#define ES_RABBITMQ_MARK	80		/* of the name of a mark */
+#define ES_RABBITMQ_MARK	80	/* of the name of a mark */
 
 /* whether a server of a later timeline has taken over */
 typedef struct EsRabbitFence
