@@ -3,7 +3,7 @@
 #   make install    install into it
 #   make demo       the tour: builds, starts a throw-away server, plays the story
 #   make test       everything on the machine's own PostgreSQL
-#   make torture    the random tests of order, crashes and failover, EVENTSRC_TORTURE (20) times as long
+#   make torture    the random tests of order, crashes, failover and brokers, EVENTSRC_TORTURE (20) times as long
 #   make matrix     the same on PostgreSQL 17, 18 and an assertion-enabled 18
 #   make bench      how fast it is
 #   make bench-relay   how fast relays are, beside Debezium Server and bare clients of the same brokers

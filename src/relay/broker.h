@@ -61,6 +61,7 @@ typedef struct EsSender
 	int64		epoch;			/* of the relay's row, raised by a seek */
 	int64		position;		/* of the relay's row */
 	bool		exactly_once;	/* else at least once */
+	bool		ends;			/* by itself, at a position */
 } EsSender;
 
 #define ES_PROGRESS_ID		200
@@ -98,6 +99,7 @@ typedef struct EsBroker
 								 * to be sent again over this connection */
 	bool		fenced;			/* somebody else sends in our place: the relay
 								 * must not go on by itself */
+	const char *fenced_hint;	/* what to do then; NULL: seek */
 	int64		refused;		/* no event beyond this position was refused */
 	int64		rejected;		/* the event at this position is refused for
 								 * good, no new attempt mends it; 0: none */

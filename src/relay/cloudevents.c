@@ -122,6 +122,31 @@ es_cloudevent_binary(EsEnvelope *envelope, TupleTableSlot *slot)
 }
 
 /*
+ * es_cloudevent_has_header tells whether a header's name is that of an attribute
+ * in binary mode, with either broker.  AMQP's binding has two spellings.
+ */
+bool
+es_cloudevent_has_header(const char *name)
+{
+	const char *attribute;
+
+	if (strncmp(name, "ce_", 3) == 0)
+		attribute = name + 3;
+	else if (strncmp(name, "cloudEvents_", 12) == 0 || strncmp(name, "cloudEvents:", 12) == 0)
+		attribute = name + 12;
+	else
+		return false;
+	if (strcmp(attribute, "specversion") == 0 || strcmp(attribute, "source") == 0)
+		return true;
+	for (int i = 0; i < lengthof(attributes); i++)
+	{
+		if (strcmp(attribute, attributes[i].name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
  * has_attribute tells whether an event has an attribute: a string that is not
  * empty, a time that RFC 3339 can write.
  */

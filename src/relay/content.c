@@ -134,6 +134,8 @@ es_content_parse(Jsonb **options, const EsBrokerType *type, bool check)
 				(errcode(ERRCODE_ES_INVALID_RELAY),
 				 errmsg("option \"dead_letter_topic\" needs \"on_error\": \"dead_letter\""),
 				 errhint("Set both, or neither.")));
+	if (type != NULL)
+		es_own_headers_check(content, type);
 	if (check && content->filter != NULL)
 		put_function(options, "filter", es_select_check(content->filter, "filter", BOOLOID));
 	if (check && content->transform != NULL)

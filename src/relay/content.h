@@ -54,6 +54,9 @@ typedef struct EsContent
 extern EsContent *es_content_parse(Jsonb **options, const EsBrokerType *type, bool check);
 extern Jsonb *es_content_merge(Jsonb *before, Jsonb *changes);
 
+/* own_headers.c: raises an error for names that are taken */
+extern void es_own_headers_check(const EsContent *content, const EsBrokerType *type);
+
 /* select.c: the functions of users, called as the current user */
 typedef struct EsSelect EsSelect;
 

@@ -70,6 +70,7 @@ extern void es_envelope_column(EsEnvelope *envelope, const char *name, TupleTabl
 /* cloudevents.c */
 extern void es_cloudevent_structured(EsEnvelope *envelope, TupleTableSlot *slot);
 extern void es_cloudevent_binary(EsEnvelope *envelope, TupleTableSlot *slot);
+extern bool es_cloudevent_has_header(const char *name);
 
 /* dead_letter.c */
 extern int	es_dead_letters_load(int64 relay, int64 after, EsDeadLetter **letters);

@@ -36,6 +36,7 @@ typedef struct EsRabbit
 	MemoryContext context;
 	EsRabbitOptions *options;
 	EsRabbitLink *link;
+	EsRabbitFence fence;
 	int			heartbeat;		/* seconds */
 	uint64		first;			/* sequence number of delivery tag 1 */
 	HTAB	   *routes;			/* hashes of topics that took an event */
@@ -58,16 +59,15 @@ static void rabbit_flush(EsBroker *broker, int timeout_ms);
 static void rabbit_probe(EsBroker *broker, int timeout_ms);
 static void rabbit_close(EsBroker *broker);
 
-static bool connect_to(EsRabbit *rabbit, const char *host, char *error, size_t error_size);
 static bool has_room(EsRabbit *rabbit);
 static EsSendResult refuse_message(EsRabbit *rabbit, const EsMessage *message, const char *reason);
 static void read_frames(EsRabbit *rabbit);
 static void take_method(EsRabbit *rabbit, const amqp_frame_t *frame);
+static void take_fence(EsRabbit *rabbit, const amqp_frame_t *frame);
 static void take_ack(EsRabbit *rabbit, const amqp_basic_ack_t *ack);
 static void take_nack(EsRabbit *rabbit, const amqp_basic_nack_t *nack);
 static void begin_return(EsRabbit *rabbit, const amqp_basic_return_t *returned);
 static void take_return(EsRabbit *rabbit, const amqp_basic_properties_t *properties);
-static int64 returned_position(const amqp_basic_properties_t *properties);
 static void take_close(EsRabbit *rabbit, const amqp_frame_t *frame);
 static void pass_confirmed(EsRabbit *rabbit);
 static void keep_alive(EsRabbit *rabbit);
@@ -119,8 +119,13 @@ rabbit_open(List *options, const EsSender *sender, EsWindow *window,
 	hosts = list_length(rabbit->options->hosts);
 	for (int i = 0; i < hosts && rabbit->link == NULL; i++, turn++)
 	{
-		if (connect_to(rabbit, list_nth(rabbit->options->hosts, turn % hosts), error, error_size))
-			break;
+		const char *host = list_nth(rabbit->options->hosts, turn % hosts);
+
+		rabbit->link = es_rabbitmq_connect(context, rabbit->options, host, &rabbit->heartbeat, error, error_size);
+		if (rabbit->link == NULL)
+			continue;
+		snprintf(rabbit->base.address, sizeof(rabbit->base.address), "%s:%d", host, rabbit->options->port);
+		break;
 	}
 	MemoryContextSwitchTo(before);
 	if (rabbit->link == NULL)
@@ -128,8 +133,10 @@ rabbit_open(List *options, const EsSender *sender, EsWindow *window,
 		MemoryContextDelete(context);
 		return NULL;
 	}
+	es_rabbitmq_fence_start(&rabbit->fence, rabbit->link, rabbit->options, sender);
+	rabbit->base.busy = !es_rabbitmq_fence_passed(&rabbit->fence);
 	rabbit->base.wake = rabbit->link->socket;
-	rabbit->base.wake_ms = rabbit->heartbeat * 1000 / 4;
+	rabbit->base.wake_ms = Min(rabbit->heartbeat, 10) * 1000 / 4;
 	return &rabbit->base;
 }
 
@@ -263,30 +270,6 @@ rabbit_close(EsBroker *broker)
 }
 
 /*
- * connect_to connects to a host and logs in; on failure false and an error.
- */
-static bool
-connect_to(EsRabbit *rabbit, const char *host, char *error, size_t error_size)
-{
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   rabbit->options->connect_timeout * 1000L);
-	EsRabbitLink *link = es_rabbitmq_link_open(rabbit->context, rabbit->options, host, deadline,
-											   error, error_size);
-
-	if (link == NULL)
-		return false;
-	if (!es_rabbitmq_login(link, rabbit->options, deadline, &rabbit->heartbeat))
-	{
-		snprintf(error, error_size, "%s", link->error);
-		es_rabbitmq_link_close(link);
-		return false;
-	}
-	snprintf(rabbit->base.address, sizeof(rabbit->base.address), "%s:%d", host, rabbit->options->port);
-	rabbit->link = link;
-	return true;
-}
-
-/*
  * has_room tells whether an event may be sent now.
  */
 static bool
@@ -295,6 +278,7 @@ has_room(EsRabbit *rabbit)
 	uint64		pending = es_window_pending(rabbit->base.window);
 
 	return !rabbit->awaiting && !rabbit->returned &&
+		es_rabbitmq_fence_passed(&rabbit->fence) &&
 		pending < rabbit->options->window &&
 		!(rabbit->draining && pending > 0) &&
 		es_rabbitmq_unwritten(rabbit->link) <= OUT_MOST;
@@ -335,7 +319,9 @@ read_frames(EsRabbit *rabbit)
 
 	while (!rabbit->base.failed && es_rabbitmq_read_frame(rabbit->link, &frame) > 0)
 	{
-		if (frame.frame_type == AMQP_FRAME_METHOD)
+		if (frame.channel == ES_RABBITMQ_FENCE_CHANNEL)
+			take_fence(rabbit, &frame);
+		else if (frame.frame_type == AMQP_FRAME_METHOD)
 			take_method(rabbit, &frame);
 		else if (frame.frame_type == AMQP_FRAME_HEADER && rabbit->returning)
 			take_return(rabbit, frame.payload.properties.decoded);
@@ -385,6 +371,24 @@ take_method(EsRabbit *rabbit, const amqp_frame_t *frame)
 }
 
 /*
+ * take_fence takes in what the fence asked for: whether this relay is to leave
+ * off.
+ */
+static void
+take_fence(EsRabbit *rabbit, const amqp_frame_t *frame)
+{
+	EsBroker   *broker = &rabbit->base;
+
+	es_rabbitmq_fence_take(&rabbit->fence, frame);
+	if (!rabbit->fence.over || broker->fenced)
+		return;
+	es_broker_error(broker, "another server sends in place of this one: it is of a later timeline, says queue \"%s\"",
+					rabbit->fence.mark);
+	broker->fenced = true;
+	broker->fenced_hint = "If this server is the one that is to send, see to it that the other's relay does not run, delete that queue in RabbitMQ, then call es_resume_relay() here.";
+}
+
+/*
  * take_ack notes that an event, or all up to it, has arrived.  What came back
  * is confirmed, too, and does not count.
  */
@@ -396,6 +400,11 @@ take_ack(EsRabbit *rabbit, const amqp_basic_ack_t *ack)
 
 	if (last >= window->next)
 		return;
+	if (ack->multiple && !rabbit->returned)
+	{
+		es_window_confirm_through(window, last);
+		return;
+	}
 	for (uint64 i = ack->multiple ? window->first : last; i <= last; i++)
 	{
 		if (!rabbit->returned || i != rabbit->returned_sequence)
@@ -449,7 +458,7 @@ static void
 take_return(EsRabbit *rabbit, const amqp_basic_properties_t *properties)
 {
 	EsWindow   *window = rabbit->base.window;
-	int64		position = returned_position(properties);
+	int64		position = es_rabbitmq_position(properties);
 	uint64		sequence = window->first;
 
 	rabbit->returning = false;
@@ -461,36 +470,6 @@ take_return(EsRabbit *rabbit, const amqp_basic_properties_t *properties)
 	if (!rabbit->returned || sequence < rabbit->returned_sequence)
 		rabbit->returned_sequence = sequence;
 	rabbit->returned = true;
-}
-
-/*
- * returned_position reads an event's position from its message's headers, -1 if
- * there is none.
- */
-static int64
-returned_position(const amqp_basic_properties_t *properties)
-{
-	if ((properties->_flags & AMQP_BASIC_HEADERS_FLAG) == 0)
-		return -1;
-	for (int i = 0; i < properties->headers.num_entries; i++)
-	{
-		const amqp_table_entry_t *entry = &properties->headers.entries[i];
-		char		digits[24];
-
-		if (entry->key.len != strlen("position") ||
-			memcmp(entry->key.bytes, "position", entry->key.len) != 0)
-			continue;
-		if (entry->value.kind == AMQP_FIELD_KIND_I64)
-			return entry->value.value.i64;
-		if (entry->value.kind == AMQP_FIELD_KIND_UTF8 &&
-			entry->value.value.bytes.len < sizeof(digits))
-		{
-			memcpy(digits, entry->value.value.bytes.bytes, entry->value.value.bytes.len);
-			digits[entry->value.value.bytes.len] = '\0';
-			return strtoll(digits, NULL, 10);
-		}
-	}
-	return -1;
 }
 
 /*
@@ -560,6 +539,11 @@ keep_alive(EsRabbit *rabbit)
 	if (TimestampDifferenceExceeds(link->received_at, now, rabbit->heartbeat * 2000))
 	{
 		es_rabbitmq_link_error(link, "nothing was heard of the broker for %d s", rabbit->heartbeat * 2);
+		note_failure(rabbit);
+		return;
+	}
+	if (!es_rabbitmq_fence_poll(&rabbit->fence, now, rabbit->base.troubled))
+	{
 		note_failure(rabbit);
 		return;
 	}

@@ -48,6 +48,7 @@ typedef struct EsRabbitOptions
 	int			window;			/* events */
 	int			heartbeat;		/* seconds */
 	int			connect_timeout;	/* seconds */
+	bool		fence;
 	bool		tls;
 	bool		tls_verify_peer;
 	bool		tls_verify_hostname;
@@ -79,6 +80,7 @@ typedef struct EsRabbitLink
 	bool		ssl_wants_write;	/* a read waits for room to write */
 	amqp_connection_state_t decoder;
 	uint32		frame_max;
+	int			channel_max;
 	StringInfoData out;			/* what is not yet written, from cursor on */
 	char	   *in;				/* what is not yet decoded */
 	size_t		in_start;
@@ -88,6 +90,21 @@ typedef struct EsRabbitLink
 	TimestampTz written_at;
 	char		error[ES_BROKER_TEXT];	/* not empty: the link is dead */
 } EsRabbitLink;
+
+#define ES_RABBITMQ_MARK	80	/* of the name of a mark */
+
+/* whether a server of a later timeline has taken over */
+typedef struct EsRabbitFence
+{
+	EsRabbitLink *link;
+	char		mark[ES_RABBITMQ_MARK]; /* the queue that says so if it exists */
+	bool		off;			/* not wanted, or the broker does not allow it */
+	bool		asking;
+	bool		returned;		/* the question came back */
+	bool		answered;		/* at least once */
+	bool		over;
+	TimestampTz asked_at;
+} EsRabbitFence;
 
 /* rabbitmq_options.c */
 extern void es_rabbitmq_check_option(const char *name, const char *value, bool on_server);
@@ -132,14 +149,24 @@ extern bool es_rabbitmq_put_method(EsRabbitLink *link, int channel, amqp_method_
 extern bool es_rabbitmq_put_message(EsRabbitLink *link, int channel, amqp_bytes_t exchange,
 									amqp_bytes_t routing_key, const EsMessage *message);
 extern void es_rabbitmq_put_heartbeat(EsRabbitLink *link);
+extern int64 es_rabbitmq_position(const amqp_basic_properties_t *properties);
 
 /* rabbitmq_login.c */
-extern bool es_rabbitmq_login(EsRabbitLink *link, const EsRabbitOptions *options,
-							  TimestampTz deadline, int *heartbeat);
+extern EsRabbitLink *es_rabbitmq_connect(MemoryContext context, const EsRabbitOptions *options,
+										 const char *host, int *heartbeat,
+										 char *error, size_t error_size);
 extern bool es_rabbitmq_declare_exchange(EsRabbitLink *link, const EsRabbitOptions *options,
 										 amqp_bytes_t exchange, TimestampTz deadline);
 extern void es_rabbitmq_closed_error(EsRabbitLink *link, const amqp_frame_t *frame);
 
-#define ES_RABBITMQ_CHANNEL	1
+/* rabbitmq_fence.c */
+extern void es_rabbitmq_fence_start(EsRabbitFence *fence, EsRabbitLink *link,
+									const EsRabbitOptions *options, const EsSender *sender);
+extern bool es_rabbitmq_fence_poll(EsRabbitFence *fence, TimestampTz now, bool blocked);
+extern bool es_rabbitmq_fence_passed(const EsRabbitFence *fence);
+extern void es_rabbitmq_fence_take(EsRabbitFence *fence, const amqp_frame_t *frame);
+
+#define ES_RABBITMQ_CHANNEL			1
+#define ES_RABBITMQ_FENCE_CHANNEL	2
 
 #endif							/* EVENTSRC_RABBITMQ_H */

@@ -100,6 +100,36 @@ es_rabbitmq_put_heartbeat(EsRabbitLink *link)
 }
 
 /*
+ * es_rabbitmq_position reads an event's position from its message's headers, -1
+ * if there is none.
+ */
+int64
+es_rabbitmq_position(const amqp_basic_properties_t *properties)
+{
+	if ((properties->_flags & AMQP_BASIC_HEADERS_FLAG) == 0)
+		return -1;
+	for (int i = 0; i < properties->headers.num_entries; i++)
+	{
+		const amqp_table_entry_t *entry = &properties->headers.entries[i];
+		char		digits[24];
+
+		if (entry->key.len != strlen("position") ||
+			memcmp(entry->key.bytes, "position", entry->key.len) != 0)
+			continue;
+		if (entry->value.kind == AMQP_FIELD_KIND_I64)
+			return entry->value.value.i64;
+		if (entry->value.kind == AMQP_FIELD_KIND_UTF8 &&
+			entry->value.value.bytes.len < sizeof(digits))
+		{
+			memcpy(digits, entry->value.value.bytes.bytes, entry->value.value.bytes.len);
+			digits[entry->value.value.bytes.len] = '\0';
+			return strtoll(digits, NULL, 10);
+		}
+	}
+	return -1;
+}
+
+/*
  * begin_frame makes room for a frame and returns where its payload goes.
  */
 static char *

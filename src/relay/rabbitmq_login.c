@@ -6,7 +6,9 @@
 
 #include "mb/pg_wchar.h"
 #include "storage/latch.h"
+#include "utils/timestamp.h"
 
+static bool log_in(EsRabbitLink *link, const EsRabbitOptions *options, TimestampTz deadline, int *heartbeat);
 static bool start_connection(EsRabbitLink *link, const EsRabbitOptions *options,
 							 TimestampTz deadline);
 static bool answer_start(EsRabbitLink *link, const EsRabbitOptions *options,
@@ -26,31 +28,22 @@ static amqp_table_entry_t true_entry(const char *name);
 static bool has_word(amqp_bytes_t words, const char *word);
 
 /*
- * es_rabbitmq_login logs in, opens the channel, declares what the options say
- * and asks for confirmations; on failure the link has an error.
+ * es_rabbitmq_connect connects to a host and logs in; on failure NULL and an
+ * error.
  */
-bool
-es_rabbitmq_login(EsRabbitLink *link, const EsRabbitOptions *options, TimestampTz deadline,
-				  int *heartbeat)
+EsRabbitLink *
+es_rabbitmq_connect(MemoryContext context, const EsRabbitOptions *options, const char *host,
+					int *heartbeat, char *error, size_t error_size)
 {
-	amqp_confirm_select_t confirm = {0};
-	ListCell   *cell;
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   options->connect_timeout * 1000L);
+	EsRabbitLink *link = es_rabbitmq_link_open(context, options, host, deadline, error, error_size);
 
-	if (!start_connection(link, options, deadline) ||
-		!tune_connection(link, options, deadline, heartbeat) ||
-		!open_connection(link, options, deadline) ||
-		!open_channel(link, deadline))
-		return false;
-	if (options->declare_exchange &&
-		!es_rabbitmq_declare_exchange(link, options, amqp_cstring_bytes(options->exchange), deadline))
-		return false;
-	foreach(cell, options->queues)
-	{
-		if (!declare_queue(link, options, lfirst(cell), deadline))
-			return false;
-	}
-	return call(link, ES_RABBITMQ_CHANNEL, AMQP_CONFIRM_SELECT_METHOD, &confirm,
-				AMQP_CONFIRM_SELECT_OK_METHOD, deadline) != NULL;
+	if (link == NULL || log_in(link, options, deadline, heartbeat))
+		return link;
+	snprintf(error, error_size, "%s", link->error);
+	es_rabbitmq_link_close(link);
+	return NULL;
 }
 
 /*
@@ -97,6 +90,33 @@ es_rabbitmq_closed_error(EsRabbitLink *link, const amqp_frame_t *frame)
 						   frame->payload.method.id == AMQP_CHANNEL_CLOSE_METHOD ? "channel" : "connection",
 						   close->reply_code, (int) close->reply_text.len,
 						   (char *) close->reply_text.bytes, advice);
+}
+
+/*
+ * log_in logs in, opens the channel, declares what the options say
+ * and asks for confirmations; on failure the link has an error.
+ */
+static bool
+log_in(EsRabbitLink *link, const EsRabbitOptions *options, TimestampTz deadline, int *heartbeat)
+{
+	amqp_confirm_select_t confirm = {0};
+	ListCell   *cell;
+
+	if (!start_connection(link, options, deadline) ||
+		!tune_connection(link, options, deadline, heartbeat) ||
+		!open_connection(link, options, deadline) ||
+		!open_channel(link, deadline))
+		return false;
+	if (options->declare_exchange &&
+		!es_rabbitmq_declare_exchange(link, options, amqp_cstring_bytes(options->exchange), deadline))
+		return false;
+	foreach(cell, options->queues)
+	{
+		if (!declare_queue(link, options, lfirst(cell), deadline))
+			return false;
+	}
+	return call(link, ES_RABBITMQ_CHANNEL, AMQP_CONFIRM_SELECT_METHOD, &confirm,
+				AMQP_CONFIRM_SELECT_OK_METHOD, deadline) != NULL;
 }
 
 /*
@@ -194,12 +214,15 @@ tune_connection(EsRabbitLink *link, const EsRabbitOptions *options, TimestampTz 
 	if (tune->frame_max != 0)
 		link->frame_max = Min(link->frame_max, tune->frame_max);
 	*heartbeat = tune->heartbeat != 0 ? Min(options->heartbeat, tune->heartbeat) : options->heartbeat;
-	if (amqp_tune_connection(link->decoder, ES_RABBITMQ_CHANNEL, link->frame_max, 0) != AMQP_STATUS_OK)
+	link->channel_max = ES_RABBITMQ_FENCE_CHANNEL;
+	if (tune->channel_max != 0)
+		link->channel_max = Min(link->channel_max, tune->channel_max);
+	if (amqp_tune_connection(link->decoder, link->channel_max, link->frame_max, 0) != AMQP_STATUS_OK)
 	{
 		es_rabbitmq_link_error(link, "out of memory");
 		return false;
 	}
-	answer.channel_max = ES_RABBITMQ_CHANNEL;
+	answer.channel_max = link->channel_max;
 	answer.frame_max = link->frame_max;
 	answer.heartbeat = *heartbeat;
 	return es_rabbitmq_put_method(link, 0, AMQP_CONNECTION_TUNE_OK_METHOD, &answer);

@@ -61,6 +61,7 @@ static const Option known[] =
 	{"window", OPTION_NUMBER, ON_SERVER, "1000", 1, ES_WINDOW_EVENTS},
 	{"heartbeat", OPTION_NUMBER, ON_SERVER, "10", 1, 600},
 	{"connect_timeout", OPTION_NUMBER, ON_SERVER, "5", 1, 60},
+	{"fence", OPTION_BOOLEAN, ON_SERVER, "on"},
 	{"tls", OPTION_BOOLEAN, ON_SERVER, "off"},
 	{"tls_verify_peer", OPTION_BOOLEAN, ON_SERVER, "on"},
 	{"tls_verify_hostname", OPTION_BOOLEAN, ON_SERVER, "on"},
@@ -229,6 +230,7 @@ es_rabbitmq_options(List *options)
 	result->window = atoi(value_of(options, "window"));
 	result->heartbeat = atoi(value_of(options, "heartbeat"));
 	result->connect_timeout = atoi(value_of(options, "connect_timeout"));
+	result->fence = boolean_of(options, "fence");
 	return result;
 }
 

@@ -152,7 +152,8 @@ work(void)
 		if (run.broker->fenced)
 		{
 			strlcpy(run.stop, run.broker->error, sizeof(run.stop));
-			run.stop_hint = "If this server is the one that is to send, call es_seek_relay() here with the position to go on from.";
+			run.stop_hint = run.broker->fenced_hint ? run.broker->fenced_hint :
+				"If this server is the one that is to send, call es_seek_relay() here with the position to go on from.";
 		}
 		if (run.stop[0] != '\0')
 		{
@@ -218,6 +219,7 @@ connect_broker(void)
 	sender.epoch = run.relay->epoch;
 	sender.position = run.relay->position;
 	sender.exactly_once = run.wanted;
+	sender.ends = run.relay->to_position > 0;
 	run.broker = run.type->open(run.options, &sender, run.window, error, sizeof(error));
 	if (run.broker == NULL)
 	{

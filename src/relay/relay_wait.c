@@ -87,7 +87,7 @@ es_run_wait_for_work(EsRun *run)
 	else if (pg_atomic_read_u64(&run->database->moves) == run->moves)
 		wait_on_latch(run, run->broker->wake, idle ? IDLE_MS : BUSY_MS,
 					  idle ? wait_idle : wait_broker);
-	ConditionVariableCancelSleep();
+	es_worker_end_sleep(run->database, run->moves, wait_idle);
 
 	if (es_relay_status_nudged())
 		run->catalog_changed = true;

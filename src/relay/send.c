@@ -150,7 +150,10 @@ send_page(EsRun *run, int64 safe)
 			flushed = true;
 		}
 		if (!es_window_has_room(run->window, message.key_length + message.value_length))
+		{
+			result = ES_SEND_FULL;
 			break;
+		}
 		result = run->broker->type->send(run->broker, &message);
 		if (result != ES_SEND_OK)
 			break;

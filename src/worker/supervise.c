@@ -186,7 +186,8 @@ es_worker_wait(EsDatabase *db, uint64 seen_moves, long timeout_ms, uint32 wait_e
 		(void) WaitLatch(MyLatch, events, timeout_ms, wait_event);
 		ResetLatch(MyLatch);
 	}
-	ConditionVariableCancelSleep();
+	if (db)
+		es_worker_end_sleep(db, seen_moves, wait_event);
 
 	if (!terminated)
 		CHECK_FOR_INTERRUPTS();
@@ -197,6 +198,19 @@ es_worker_wait(EsDatabase *db, uint64 seen_moves, long timeout_ms, uint32 wait_e
 		return true;
 	}
 	return false;
+}
+
+/*
+ * es_worker_end_sleep takes the process off the list of those who wait; see
+ * worker.h.  Who was woken is off it already: a sleep that ends at once puts it
+ * there again.
+ */
+void
+es_worker_end_sleep(EsDatabase *db, uint64 seen_moves, uint32 wait_event)
+{
+	if (!terminated && pg_atomic_read_u64(&db->moves) != seen_moves)
+		(void) ConditionVariableTimedSleep(&db->moved, 0, wait_event);
+	ConditionVariableCancelSleep();
 }
 
 /*

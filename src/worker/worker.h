@@ -84,6 +84,14 @@ extern bool es_worker_wait(EsDatabase *db, uint64 seen_moves, long timeout_ms,
 						   uint32 wait_event);
 
 /*
+ * es_worker_end_sleep takes the process off the list of db->moved after a wait
+ * on its latch.  ConditionVariableCancelSleep() alone passes a broadcast on to
+ * another that waits, which does the same, so that they wake each other for
+ * seconds.
+ */
+extern void es_worker_end_sleep(EsDatabase *db, uint64 seen_moves, uint32 wait_event);
+
+/*
  * es_worker_enter starts a transaction with an active snapshot, in which the
  * extension is there and cannot be dropped; false, without a transaction, if it
  * was dropped (or dropped and made anew): the worker is to exit(0).

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # suites.sh: builds eventsrc against one PostgreSQL and runs the test suites on it.
 #     suites.sh LABEL PG_CONFIG [SUITE...]      suites: regress isolation pgtap tap broker torture
-# tap runs test/t/0*.pl, broker runs test/t/1*.pl, which need brokers, torture those of tap that EVENTSRC_TORTURE
+# tap runs test/t/0*.pl, broker runs test/t/1*.pl, which need brokers, torture those of both that EVENTSRC_TORTURE
 # makes longer.  With STOP_POINTS=1 the build has stop points; else tests that need them are skipped.  All run as an unprivileged user
 # on copies: of the checkout, and of the PostgreSQL that eventsrc is installed into.
 # Goes on after failures; ends with 1 if there were any.  Adds "LABEL<tab>passed<tab>failed<tab>seconds"
@@ -179,7 +179,7 @@ for suite in "${suites[@]}"; do
         pgtap) run_pgtap ;;
         tap) run_tap '0*.pl' tap ;;
         broker) run_tap '1*.pl' broker ;;
-        torture) run_tap '0*.pl' torture EVENTSRC_TORTURE ;;
+        torture) run_tap '[01]*.pl' torture EVENTSRC_TORTURE ;;
         *) die "no suite $suite" ;;
     esac
 done

@@ -10,7 +10,7 @@ tally=${ES_TALLY:-}
 "$ES_ROOT/test/setup/install.sh" test-tools
 SUITES=${SUITES:-regress isolation pgtap tap broker}
 case $SUITES in
-    *broker*)
+    *broker* | *torture*)
         "$ES_ROOT/test/setup/install.sh" kafka || say "no Apache Kafka: the tests that need it will fail"
         "$ES_ROOT/test/setup/install.sh" rabbitmq || say "no RabbitMQ: the tests that need it will fail"
         ;;

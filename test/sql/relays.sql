@@ -128,6 +128,13 @@ SELECT relay_refused(options) FROM unnest(ARRAY[
     '{"source": "https://shop.example/a b"}', '{"source": "{nothing}"}',
     '{"lanes": 0}', '{"lanes": 17}', '{"lanes": 2.5}', '{"lanes": "2"}', '{"lanes": 1e400}', '{"lane": 2}',
     '{"send_after": "commit"}', '{"send_after": 1}']::jsonb[]) options;
+-- headers that the envelope writes itself
+SELECT relay_refused(options) FROM unnest(ARRAY[
+    '{"headers": {"position": "1"}}', '{"envelope": "raw", "headers": {"tenant": "x", "event-type": "x"}}',
+    '{"envelope": "debezium", "headers": {"id": "x"}}', '{"envelope": "cloudevents", "headers": {"content-type": "x"}}',
+    '{"envelope": "cloudevents_binary", "headers": {"ce_type": "x"}}',
+    '{"envelope": "cloudevents_binary", "headers": {"ce_specversion": "2.0"}}',
+    '{"envelope": "cloudevents_binary", "headers": {"cloudEvents:source": "x"}}']::jsonb[]) options;
 SELECT relay_refused('{}', topic) FROM unnest(ARRAY['{data}', '{aggregate_id', 'a/b']) topic;
 SELECT count(*) AS relays FROM es_relays;
 -- whose functions: the owner must be able to call them
@@ -152,6 +159,11 @@ SELECT es_alter_relay('r', topic => 'elsewhere');
 SELECT topic, delivery, options FROM es_relays;
 SAVEPOINT s;
 SELECT es_alter_relay('r', topic => 'a topic');
+ROLLBACK TO s;
+SELECT es_alter_relay('r', options => '{"headers": {"position": "1"}}');
+ROLLBACK TO s;
+SELECT es_alter_relay('r', options => '{"headers": {"ce_type": "x", "key": "x"}}');
+SELECT es_alter_relay('r', options => '{"envelope": "cloudevents_binary"}');
 ROLLBACK TO s;
 SELECT es_alter_relay('r', options => '{"on_error": null}');
 ROLLBACK TO s;

@@ -15,6 +15,7 @@ CREATE SERVER rabbit FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'rabbitmq', hos
 CREATE SERVER rabbit FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'rabbitmq', host 'localhost', "window" '32769');
 CREATE SERVER rabbit FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'rabbitmq', host 'localhost', heartbeat '');
 CREATE SERVER rabbit FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'rabbitmq', host 'localhost', tls 'perhaps');
+CREATE SERVER rabbit FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'rabbitmq', host 'localhost', fence '1s');
 CREATE SERVER rabbit FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'rabbitmq', host 'localhost', declare 'all');
 CREATE SERVER rabbit FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'rabbitmq', host 'localhost', declare 'exchange');
 CREATE SERVER rabbit FOREIGN DATA WRAPPER eventsrc OPTIONS (type 'rabbitmq', host 'localhost', declare 'queues');
@@ -36,7 +37,7 @@ SELECT count(*) AS servers FROM pg_foreign_server WHERE srvname LIKE 'rabbit%';
 CREATE SERVER rabbit FOREIGN DATA WRAPPER eventsrc
     OPTIONS (type 'rabbitmq', host 'one, two', port '5673', vhost 'v', exchange 'Größe', exchange_type 'fanout', declare 'queues',
              queues 'orders=es.Order, audit', queue_type 'stream', "window" '100', heartbeat '5', connect_timeout '2',
-             tls 'on', tls_verify_hostname 'off');
+             tls 'on', tls_verify_hostname 'off', fence 'off');
 ALTER SERVER rabbit OPTIONS (DROP host);
 ALTER SERVER rabbit OPTIONS (SET type 'kafka');
 CREATE USER MAPPING FOR CURRENT_USER SERVER rabbit OPTIONS (host 'elsewhere');
@@ -63,6 +64,15 @@ BEGIN
 EXCEPTION WHEN SQLSTATE 'VE009' THEN
     RAISE NOTICE 'too long';
 END $$;
+-- headers that mean something to the relay or to RabbitMQ
+SELECT es_create_relay('r', 'rabbit', options => '{"envelope": "cloudevents", "headers": {"position": "{aggregate_id}"}}', store => 'rabbit_store');
+SELECT es_create_relay('r', 'rabbit', options => '{"envelope": "cloudevents", "headers": {"key": "{aggregate_id}"}}', store => 'rabbit_store');
+SELECT es_create_relay('r', 'rabbit', options => '{"headers": {"CC": "other"}}', store => 'rabbit_store');
+SELECT es_create_relay('r', 'rabbit', options => '{"headers": {"version": "1"}}', store => 'rabbit_store');
+BEGIN;
+SELECT es_create_relay('r', 'rabbit', options => '{"envelope": "cloudevents", "headers": {"tenant": "t", "event-type": "{event_type}"}}', store => 'rabbit_store');
+SELECT es_alter_relay('r', options => '{"envelope": "raw"}');
+ROLLBACK;
 BEGIN;
 SELECT es_create_relay('key', 'rabbit', 'Schlüssel für {aggregate_type} #1', store => 'rabbit_store');
 SELECT es_create_relay('both', 'rabbit', '{store}/a/{event_type}', store => 'rabbit_store');

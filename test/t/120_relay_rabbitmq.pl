@@ -115,6 +115,25 @@ is(scalar $rabbit->messages('orders'), 0, 'a binding chooses');
 wait_for_relay($node, 'stream', 'lag_events = 0 AND sent = 3');
 is(join(' ', map { $_->{type} } $rabbit->messages('stream', stream => 1)), 'Uploaded Renamed Measured',
 	'a stream queue, by the default exchange');
+
+# an envelope without a header of the position: the relay adds one, and knows by it what comes back
+$rabbit->bind('cloud', 'cloud', $_) foreach 'Uploaded', 'Renamed';
+$node->safe_psql('postgres', <<'END');
+SELECT es_create_relay('cloud', 'mq', 'cloud/{event_type}',
+                       options => '{"envelope": "cloudevents", "headers": {"tenant": "t", "event-type": "{event_type}"}}');
+END
+my $measured = $node->safe_psql('postgres', q{SELECT global_position FROM es.events WHERE event_type = 'Measured'});
+wait_for_relay($node, 'cloud', qq{state = 'stopped' AND last_error LIKE 'event at position $measured is refused: no queue is bound%"Measured"'});
+my ($cloud) = $rabbit->messages('cloud');
+is_deeply(
+	{ map { $_ => $cloud->{$_} } qw(message_id type content_type headers) },
+	{
+		message_id => 'evt_123', type => 'Uploaded', content_type => 'application/cloudevents+json; charset=UTF-8',
+		headers => { tenant => 't', 'event-type' => 'Uploaded', position => $position, key => 'doc "1"' }
+	},
+	'a CloudEvent, with headers of the options');
+$node->safe_psql('postgres', q{SELECT es_drop_relay('cloud')});
+
 wait_for_relay($node, 'proxied', q{lag_events = 0 AND state = 'running' AND retries = 0});
 pass('a host that cannot be found is passed over');
 
