@@ -112,19 +112,22 @@ query("SELECT es_drop_relay(relay) FROM es_relays");
 query(<<'END');
 SELECT es_append('Text', n::text, 'Written', data, occurred_at => at) FROM (
     SELECT row_number() OVER () AS n, data::jsonb AS data, timestamptz '2000-01-01 00:00:00+00' + at AS at FROM (
-        VALUES ('{}', interval '0'), ('[]', '1 us'), ('null', '999999 us'), ('"text"', '1 s'), ('-1.500', '1000001 us'),
-            ('[true, false, null, 0, -0.00, 12345678901234567890.123, 1e40, 1e-9]', '-1 us'),
-            ('[[], {}, [[1, [2, "3"]], {"a": {"b": {"c": [{}]}}}]]', '-1 s'), ('{"": ""}', '-1000001 us'), ('{"b": 1, "a": {"d": 2}, "c": [3]}', '-1999 years'),
+        VALUES ('{}', interval '0'), ('[]', '1 us'), ('true', '999999 us'), ('"text"', '1 s'), ('-1.500', '1000001 us'),
+            ('[true, false, null, 0, -0.00, 12345678901234567890.123, 1e40, 1e-9]', '-1 us'), ('{"": ""}', '-1000001 us'),
+            ('[[], {}, [[1, [2, "3"]], {"a": {"b": {"c": [{}]}}}]]', '-1 s'), ('{"b": 1, "a": {"d": 2}, "c": [3]}', '-1999 years'),
             ('{"n": 1}', '7999 years 364 days 23:59:59.999999'), ('{"n": 2}', '10000 years')
-        ) v (data, at)
-    UNION ALL
-    SELECT jsonb_build_object('k' || n, repeat('x', n) || E'\u00e9"' || repeat('y', n) || E'\\\u20ac/\u007f' || repeat('\U0001f600', n % 3))::text, n * interval '0.3 s'
-        FROM generate_series(0, 24) n
-    UNION ALL
-    SELECT jsonb_build_object(chr(n) || 'name', repeat('z', n) || chr(n) || repeat(chr(n), 9))::text, n * interval '1 day' FROM generate_series(1, 39) n
-    UNION ALL
-    SELECT jsonb_object_agg('key ' || n, CASE n % 4 WHEN 0 THEN to_jsonb(n) WHEN 1 THEN to_jsonb(repeat('v', n)) WHEN 2 THEN jsonb_build_array(n, n / 7.0) ELSE jsonb_build_object('n', n, 't', 'u') END)::text, interval '1 hour'
-        FROM generate_series(1, 200) n) data) numbered;
+        UNION ALL
+        SELECT jsonb_build_object('k' || n, repeat('x', n) || E'\u00e9"' || repeat('y', n) || E'\\\u20ac/\u007f' || repeat(E'\U0001f600', n % 3))::text,
+                n * interval '0.3 s'
+            FROM generate_series(0, 24) n
+        UNION ALL
+        SELECT jsonb_build_object(chr(n) || 'name', repeat('z', n) || chr(n) || repeat(chr(n), 9))::text, n * interval '1 day'
+            FROM generate_series(1, 39) n
+        UNION ALL
+        SELECT jsonb_object_agg('key ' || n, CASE n % 4 WHEN 0 THEN to_jsonb(n) WHEN 1 THEN to_jsonb(repeat('v', n))
+                    WHEN 2 THEN jsonb_build_array(n, n / 7.0) ELSE jsonb_build_object('n', n, 't', 'u') END)::text, interval '1 hour'
+            FROM generate_series(1, 200) n
+        ) texts (data, at)) numbered;
 SELECT es_create_relay('text', 'kafka', 'text', options => '{"envelope": "raw", "aggregate_types": ["Text"]}');
 END
 wait_until_sent('text');
