@@ -17,10 +17,10 @@ SELECT pg_create_logical_replication_slot('stored', 'pgoutput');
 -- tell them apart.
 CREATE PROCEDURE fill(streams int) LANGUAGE plpgsql AS $$
 BEGIN
-    FOR first IN 0 .. streams - 1 BY 10 LOOP
+    FOR stream IN 0 .. streams - 1 BY 10 LOOP
         PERFORM es_append_events('Order', s::text, array_fill('Placed'::text, ARRAY[100]),
             ARRAY(SELECT jsonb_build_object('n', s * 100 + i, 'x', repeat('x', 180)) FROM generate_series(0, 99) i))
-        FROM generate_series(first, least(first + 9, streams - 1)) s;
+        FROM generate_series(stream, least(stream + 9, streams - 1)) s;
         COMMIT;
     END LOOP;
 END $$;
