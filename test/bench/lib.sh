@@ -66,7 +66,8 @@ wanted() {
     [ -z "$is_set_up" ] || return 0
     is_set_up=yes
     PGDATABASE=postgres sql -c 'CREATE DATABASE bench'
-    sql -v events="$events" -v payload="$payload" -f "$here/setup.sql" >/dev/null
+    # the caller's "if" would go on after an error
+    sql -v events="$events" -v payload="$payload" -f "$here/setup.sql" >/dev/null || die "setup.sql fails"
 }
 
 # end_workload drops the workload's databases.

@@ -6,17 +6,17 @@ window=1000
 # purge empties a queue.
 purge() { run_rabbitmq ctl -q purge_queue "$1"; }
 
-# send_by_relay sends the last of the stored events by a relay; sets bytes, the mean size of a message's body.
+# send_by_relay sends the last of the stored events by a relay; sets bytes, the size of a message's body.
 #     send_by_relay EVENTS
 send_by_relay() {
-    local rate cpu
+    local rate cpu count
     sql -c "SELECT es_create_relay('queue', 'rabbitmq', 'relay',
         (SELECT global_position FROM es.events ORDER BY global_position DESC OFFSET $1 LIMIT 1))" >/dev/null
     rate=$(sql -c "SELECT relay_rate('queue', $1)")
     cpu=$(relay_cpu)
     sql -c "SELECT es_drop_relay('queue')" >/dev/null
-    bytes=$(run_rabbitmq ctl -q --no-table-headers list_queues name messages message_bytes | awk -v n="$1" '
-        $1 == "relay" { if ($2 < n) exit 1; printf "%d\n", $3 / $2 }') || fail "R1: the queue has not got all events"
+    read -r count bytes < <(as_unprivileged "$ES_WORK/rabbitmq_bare" "$port" relay look)
+    [ "$count" = "$1" ] || fail "R1: of $1 events $count are in the queue"
     purge relay
     awk -v rate="$rate" -v cpu="$cpu" -v n="$1" 'BEGIN { print rate, cpu * 1e6 / n }' >>"$ES_WORK/results/relay"
 }

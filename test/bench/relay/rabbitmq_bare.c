@@ -6,6 +6,8 @@
  *		seconds that it took.
  *
  *		rabbitmq_bare PORT QUEUE WINDOW COUNT BYTES [plain]
+ *		rabbitmq_bare PORT QUEUE look
+ *			only prints how many messages are there and the size of the first one's body
  *
  * The queue is there already.  The messages carry the properties and headers
  * that the relay's carry; with plain only a message-id.
@@ -21,6 +23,8 @@
 
 #define HEADERS 7
 
+static void open_channel(amqp_connection_state_t connection, int port);
+static void look(amqp_connection_state_t connection, const char *queue);
 static void check(amqp_connection_state_t connection, const char *what);
 static void publish(amqp_connection_state_t connection, const char *queue, long number,
 					amqp_bytes_t body);
@@ -43,10 +47,16 @@ main(int argc, char **argv)
 	double		begun;
 	struct rusage usage;
 
-	if (argc < 6)
+	if (argc < 6 && !(argc == 4 && strcmp(argv[3], "look") == 0))
 	{
 		fprintf(stderr, "rabbitmq_bare PORT QUEUE WINDOW COUNT BYTES [plain]\n");
 		return 2;
+	}
+	if (argc == 4)
+	{
+		open_channel(connection, atoi(argv[1]));
+		look(connection, argv[2]);
+		return 0;
 	}
 	window = atol(argv[3]);
 	count = atol(argv[4]);
@@ -55,18 +65,7 @@ main(int argc, char **argv)
 	body = malloc(bytes);
 	memset(body, 'x', bytes);
 
-	if (amqp_socket_open(amqp_tcp_socket_new(connection), "127.0.0.1", atoi(argv[1])) != 0)
-	{
-		fprintf(stderr, "cannot connect\n");
-		return 1;
-	}
-	if (amqp_login(connection, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest").reply_type != AMQP_RESPONSE_NORMAL)
-	{
-		fprintf(stderr, "cannot log in\n");
-		return 1;
-	}
-	amqp_channel_open(connection, 1);
-	check(connection, "channel");
+	open_channel(connection, atoi(argv[1]));
 	amqp_confirm_select(connection, 1);
 	check(connection, "confirm");
 
@@ -90,6 +89,49 @@ main(int argc, char **argv)
 	amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
 	amqp_destroy_connection(connection);
 	return 0;
+}
+
+/*
+ * open_channel connects to the broker and opens channel 1.
+ */
+static void
+open_channel(amqp_connection_state_t connection, int port)
+{
+	if (amqp_socket_open(amqp_tcp_socket_new(connection), "127.0.0.1", port) != 0)
+	{
+		fprintf(stderr, "cannot connect\n");
+		exit(1);
+	}
+	if (amqp_login(connection, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest").reply_type != AMQP_RESPONSE_NORMAL)
+	{
+		fprintf(stderr, "cannot log in\n");
+		exit(1);
+	}
+	amqp_channel_open(connection, 1);
+	check(connection, "channel");
+}
+
+/*
+ * look prints how many messages a queue has, and the size of the first one's
+ * body.
+ */
+static void
+look(amqp_connection_state_t connection, const char *queue)
+{
+	amqp_queue_declare_ok_t *there = amqp_queue_declare(connection, 1, amqp_cstring_bytes(queue), 1, 0, 0, 0, amqp_empty_table);
+	amqp_message_t message;
+	unsigned	count;
+
+	check(connection, "queue");
+	count = there->message_count;
+	amqp_basic_get(connection, 1, amqp_cstring_bytes(queue), 1);
+	check(connection, "get");
+	if (amqp_read_message(connection, 1, &message, 0).reply_type != AMQP_RESPONSE_NORMAL)
+	{
+		fprintf(stderr, "no message in %s\n", queue);
+		exit(1);
+	}
+	printf("%u %zu\n", count, message.body.len);
 }
 
 /*
