@@ -90,7 +90,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 }
 
 /*
- * es_append_install_hooks installs the hooks of this file.
+ * es_append_install_hooks installs the hooks of this file and of attach.c.
  */
 void
 es_append_install_hooks(void)
@@ -99,4 +99,5 @@ es_append_install_hooks(void)
 	ExecutorStart_hook = executor_start;
 	previous_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
+	es_attach_install_hook();
 }
