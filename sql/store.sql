@@ -81,6 +81,84 @@ CREATE FUNCTION eventsrc.has_partition(events regclass, at timestamptz) RETURNS 
 COMMENT ON FUNCTION eventsrc.has_partition(regclass, timestamptz) IS
     'whether an events table has a partition for a moment';
 
+-- adopt_events writes the rows in "streams" of the events of a partition that was
+-- just attached, whose streams are locked (src/append/attach.c); says what is
+-- wrong with the events, if anything is.
+CREATE FUNCTION eventsrc.adopt_events(events regclass, partition regclass, low timestamptz, high timestamptz,
+                                      OUT wrong text, OUT last_position bigint)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $$
+DECLARE
+    streams text := (SELECT format('%I.streams', n.nspname)
+                     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = events);
+BEGIN
+    EXECUTE format('SELECT max(global_position) FROM ONLY %s', partition) INTO last_position;
+
+    -- before and after are the versions of a stream next to the partition's
+    EXECUTE format($q$
+        WITH own AS (
+            SELECT aggregate_type, aggregate_id, min(version) AS first, max(version) AS last, count(*) AS count,
+                   bool_or(backwards) AS backwards, max(recorded_at) AS latest
+            FROM (SELECT aggregate_type, aggregate_id, version, recorded_at,
+                         recorded_at < lag(recorded_at) OVER (PARTITION BY aggregate_type, aggregate_id ORDER BY version) AS backwards
+                  FROM ONLY %1$s) e
+            GROUP BY aggregate_type, aggregate_id
+        ), placed AS (
+            SELECT own.*, s.first_partition, s.last_partition, s.closed, before.version AS before, after.version AS after
+            FROM own
+            LEFT JOIN %3$s s USING (aggregate_type, aggregate_id)
+            LEFT JOIN LATERAL (SELECT max(e.version) AS version FROM %2$s e
+                               WHERE e.aggregate_type = own.aggregate_type AND e.aggregate_id = own.aggregate_id
+                                 AND e.recorded_at < $1) before ON s.aggregate_id IS NOT NULL
+            LEFT JOIN LATERAL (SELECT min(e.version) AS version FROM %2$s e
+                               WHERE e.aggregate_type = own.aggregate_type AND e.aggregate_id = own.aggregate_id
+                                 AND e.recorded_at >= $2) after ON s.aggregate_id IS NOT NULL
+        ), judged AS (
+            SELECT aggregate_type, aggregate_id,
+                   CASE WHEN first < 1 OR last - first + 1 <> count THEN 'whose versions have gaps'
+                        WHEN backwards THEN 'whose times run backwards'
+                        WHEN latest > clock_timestamp() THEN 'with events of the future'
+                        WHEN first_partition IS NULL THEN
+                            CASE WHEN first <> 1 THEN 'which it begins at version ' || first END
+                        WHEN first <= before OR last >= after OR $1 < first_partition THEN
+                            'of which the store has other events with versions up to ' || greatest(before, after)
+                        WHEN $1 > last_partition AND closed THEN 'which is closed'
+                        WHEN $1 > last_partition AND first IS DISTINCT FROM before + 1 THEN
+                            format('which it continues at version %%s, but the store ends at %%s', first, coalesce(before::text, 'a version that nobody knows'))
+                   END AS wrong
+            FROM placed
+        )
+        SELECT format('which holds stream %%s %%s, %%s', aggregate_type, aggregate_id, wrong)
+        FROM judged WHERE wrong IS NOT NULL ORDER BY aggregate_type, aggregate_id LIMIT 1
+    $q$, partition, events, streams) INTO wrong USING low, high;
+
+    IF wrong IS NULL THEN
+        EXECUTE format($q$
+            (SELECT format('which holds an event at global position %%s, which is not valid', p.global_position)
+             FROM ONLY %1$s p WHERE p.global_position < 1 LIMIT 1)
+            UNION ALL
+            (SELECT format('which holds an event at global position %%s, where the store has another', p.global_position)
+             FROM ONLY %1$s p
+             WHERE EXISTS (SELECT FROM %2$s e WHERE e.global_position = p.global_position AND e.tableoid <> %3$s)
+             ORDER BY p.global_position LIMIT 1)
+            LIMIT 1
+        $q$, partition, events, partition::oid) INTO wrong;
+    END IF;
+
+    EXECUTE format($q$
+        INSERT INTO %2$s AS s (aggregate_type, aggregate_id, first_partition, last_partition)
+        SELECT DISTINCT aggregate_type, aggregate_id, $1, $1 FROM ONLY %1$s
+        ON CONFLICT (aggregate_type, aggregate_id) DO UPDATE
+            SET first_partition = least(s.first_partition, $1), last_partition = greatest(s.last_partition, $1)
+            WHERE $1 NOT BETWEEN s.first_partition AND s.last_partition
+    $q$, partition, streams) USING low;
+END
+$$;
+COMMENT ON FUNCTION eventsrc.adopt_events(regclass, regclass, timestamptz, timestamptz) IS
+    'writes the rows of streams for the events of a partition that was attached; says what is wrong with them';
+
 CREATE FUNCTION es_create_store(store name DEFAULT 'es') RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

@@ -139,6 +139,9 @@ extern void es_context_get(EsContext *context);
 /* ensure.c */
 extern void es_append_install_hooks(void);
 
+/* attach.c */
+extern void es_attach_install_hook(void);
+
 /* uuid.c */
 extern text *es_uuid_v7(void);
 

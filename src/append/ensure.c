@@ -93,7 +93,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 }
 
 /*
- * es_append_install_hooks installs the hooks of this file.
+ * es_append_install_hooks installs the hooks of this file and of attach.c.
  */
 void
 es_append_install_hooks(void)
@@ -103,4 +103,5 @@ es_append_install_hooks(void)
 	previous_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
 	es_bulk_install_hooks();
+	es_attach_install_hook();
 }

@@ -66,11 +66,11 @@ static Oid	dropped_store = InvalidOid;
 static ProcessUtility_hook_type previous_utility_hook = NULL;
 
 /*
- * es_guard_trigger returns the OID of eventsrc.append_trigger(); InvalidOid,
- * and no error, where there is none.
+ * find_function returns the OID of a private function without arguments;
+ * InvalidOid, and no error, where there is none.
  */
-Oid
-es_guard_trigger(void)
+static Oid
+find_function(const char *name)
 {
 	Oid			schema = get_namespace_oid(ES_PRIVATE_SCHEMA, true);
 	oidvector  *none;
@@ -79,19 +79,39 @@ es_guard_trigger(void)
 	if (!OidIsValid(schema))
 		return InvalidOid;
 	none = buildoidvector(NULL, 0);
-	function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
-							   CStringGetDatum("append_trigger"),
+	function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
 							   PointerGetDatum(none), ObjectIdGetDatum(schema));
 	pfree(none);
 	return function;
 }
 
 /*
- * has_append_trigger tells whether a table has eventsrc.append_trigger() as a
- * trigger, of the given name if one is given.
+ * es_guard_trigger returns the OID of eventsrc.append_trigger(), or InvalidOid.
+ */
+Oid
+es_guard_trigger(void)
+{
+	return find_function("append_trigger");
+}
+
+/*
+ * es_guard_needs_trigger tells whether a function is one whose triggers a store
+ * cannot do without: it checks appends, or tells all backends what changed in
+ * the tables of event types and upcasters.
+ */
+bool
+es_guard_needs_trigger(Oid function)
+{
+	return OidIsValid(function) &&
+		(function == es_guard_trigger() || function == find_function("registry_trigger"));
+}
+
+/*
+ * has_trigger tells whether a table has a trigger that stores need: of a name,
+ * or if that is NULL, the one of events tables.
  */
 static bool
-has_append_trigger(Oid relid, const char *name)
+has_trigger(Oid relid, const char *name)
 {
 	Oid			function = es_guard_trigger();
 	Relation	rel;
@@ -110,8 +130,11 @@ has_append_trigger(Oid relid, const char *name)
 	{
 		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
 
-		found = trigger->tgfoid == function &&
-			(name == NULL || strcmp(NameStr(trigger->tgname), name) == 0);
+		if (name == NULL)
+			found = trigger->tgfoid == function;
+		else
+			found = strcmp(NameStr(trigger->tgname), name) == 0 &&
+				es_guard_needs_trigger(trigger->tgfoid);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -127,7 +150,7 @@ is_events(Oid relid)
 	char	   *name = get_rel_name(relid);
 
 	return name != NULL && strcmp(name, "events") == 0 &&
-		get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE && has_append_trigger(relid, NULL);
+		get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE && has_trigger(relid, NULL);
 }
 
 /*
@@ -252,7 +275,7 @@ log_harm(const EsGuarded *guarded, const char *tag, const char *store, const cha
  * write_hint composes the hint of a refusal.
  */
 static const char *
-write_hint(EsGuardHint hint, const char *store)
+write_hint(EsGuardHint hint, const EsGuarded *guarded, const char *store)
 {
 	const char *quoted = quote_literal_cstr(store);
 
@@ -266,9 +289,13 @@ write_hint(EsGuardHint hint, const char *store)
 			return psprintf("Make it with CREATE TABLE ... (LIKE %s INCLUDING ALL) USING append_only and unique indexes on "
 							"(aggregate_type, aggregate_id, version) and (global_position), then attach it.",
 							quote_qualified_identifier(store, "events"));
+		case ES_GUARD_HINT_EVENTS:
+			return "Attach tables with events oldest first, each with what follows the events of the partitions before it. "
+				"A superuser who means it can set eventsrc.allow_unsafe_ddl, which is logged.";
 		case ES_GUARD_HINT_ENABLE:
 			return psprintf("Use ALTER TABLE %s ENABLE ALWAYS TRIGGER for this trigger.",
-							quote_qualified_identifier(store, "events"));
+							quote_qualified_identifier(store, guarded->ncolumns == ES_NATTS ?
+													   "events" : get_rel_name(guarded->table)));
 		case ES_GUARD_HINT_NONE:
 			break;
 	}
@@ -302,7 +329,7 @@ es_guard_harm(const EsGuarded *guarded, EsGuardHint hint, const char *what)
 			(errcode(ERRCODE_ES_GUARDED),
 			 errmsg("%s would break store \"%s\"", tag, store),
 			 errdetail("It would %s.", what),
-			 errhint("%s", write_hint(hint, store))));
+			 errhint("%s", write_hint(hint, guarded, store))));
 }
 
 /*
@@ -344,7 +371,7 @@ guard_replaced_trigger(CreateTrigStmt *statement)
 	EsGuarded	guarded;
 
 	if (OidIsValid(relid) && es_class_ownercheck(relid, GetUserId()) &&
-		es_guarded(relid, &guarded) && has_append_trigger(relid, statement->trigname))
+		es_guarded(relid, &guarded) && has_trigger(relid, statement->trigname))
 		es_guard_harm(&guarded, ES_GUARD_HINT_NONE,
 					  psprintf("replace trigger %s on table %s",
 							   quote_identifier(statement->trigname), get_rel_name(relid)));

@@ -23,6 +23,7 @@ typedef enum EsGuardHint
 {
 	ES_GUARD_HINT_DROP,
 	ES_GUARD_HINT_ATTACH,
+	ES_GUARD_HINT_EVENTS,
 	ES_GUARD_HINT_ENABLE,
 	ES_GUARD_HINT_NONE
 } EsGuardHint;
@@ -36,6 +37,9 @@ extern bool es_guarded(Oid relid, EsGuarded *guarded);
 
 /* eventsrc.append_trigger(), or InvalidOid */
 extern Oid	es_guard_trigger(void);
+
+/* is a function one whose triggers a store cannot do without? */
+extern bool es_guard_needs_trigger(Oid function);
 
 /* installs the hook that watches objects as they are changed */
 extern void es_guarded_install_hook(void);

@@ -302,8 +302,8 @@ see_column_altered(Oid relid, int column)
 }
 
 /*
- * see_trigger looks at a trigger that is dropped or altered; of ours the one
- * that checks appends matters.  Snapshots are a cache.
+ * see_trigger looks at a trigger that is dropped or altered; of ours those that
+ * check appends and announce changes matter.  Snapshots are a cache.
  */
 static void
 see_trigger(ObjectAccessType access, Oid trigger)
@@ -317,7 +317,7 @@ see_trigger(ObjectAccessType access, Oid trigger)
 	if (!HeapTupleIsValid(tuple))
 		return;
 	memcpy(&old, GETSTRUCT(tuple), offsetof(FormData_pg_trigger, tgattr));
-	if (old.tgfoid != es_guard_trigger() || !es_guarded(old.tgrelid, &guarded))
+	if (!es_guard_needs_trigger(old.tgfoid) || !es_guarded(old.tgrelid, &guarded))
 		return;
 
 	if (access == OAT_DROP)

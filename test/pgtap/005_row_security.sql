@@ -57,6 +57,12 @@ SELECT is(as_role('tap_tenant_b', $$SELECT es_import($q$SELECT 'Order' AS aggreg
           '42501', 'an import of another''s event');
 SELECT is(as_role('tap_tenant_b', $$SELECT es_import($q$SELECT 'Order' AS aggregate_type, 'moved' AS aggregate_id, 'Placed' AS event_type, '{"tenant": "tap_tenant_b"}'::jsonb AS metadata$q$); SELECT 1 / 0$$),
           '22012', 'an import of its own');
+-- what a conflict tells is what a unique violation would: that something is there; see the caveats of the README
+SELECT is(as_role('tap_tenant_b', $$SELECT es_append('Order', 'a1', 'Placed', expected_version => 0, metadata => '{"tenant": "tap_tenant_b"}')$$), 'VE001', 'an append at a version that another''s event has');
+SELECT is(as_role('tap_tenant_b', $$SELECT es_import($q$SELECT 'Order' AS aggregate_type, 'a1' AS aggregate_id, 1::bigint AS version, 'Placed' AS event_type, '{"tenant": "tap_tenant_b"}'::jsonb AS metadata$q$)$$),
+          'VE001', 'an import likewise');
+SELECT is(as_role('tap_tenant_b', $$SELECT es_import($q$SELECT 'Order' AS aggregate_type, 'a1' AS aggregate_id, 1::bigint AS version, 'guessed' AS event_id, 'Placed' AS event_type, '{"tenant": "tap_tenant_b"}'::jsonb AS metadata$q$)$$),
+          'VE001', 'also with an id that is not the event''s');
 -- batches
 SELECT is(as_role('tap_tenant_b', $$SELECT es_append_batch('[{"aggregate_type": "Order", "aggregate_id": "batch", "expected_version": 0, "events": [{"event_type": "Placed", "metadata": {"tenant": "tap_tenant_a"}}]}]')$$),
           '42501', 'a batch with another''s event');

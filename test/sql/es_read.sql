@@ -88,7 +88,6 @@ SELECT nextval, 'Old', '1', v, 'old' || v, 'Old', 1, '{}', 'x', '2001-01-15', '3
 FROM generate_series(1, 3) v, LATERAL (SELECT :start - 3 + v AS nextval) p;
 ALTER TABLE regress_old SET SCHEMA regress_read;
 ALTER TABLE regress_read.events ATTACH PARTITION regress_read.regress_old FOR VALUES FROM ('2001-01-01') TO ('2001-02-01');
-INSERT INTO regress_read.streams VALUES ('Old', '1', '2001-01-01', '2001-01-01');
 SELECT array_agg(version) FROM es_read_stream('Old', '1');
 SELECT version FROM es_append('Old', '1', 'New', '{}', 2);
 SELECT version FROM es_append('Old', '1', 'New', '{}', 3);

@@ -62,6 +62,12 @@ INSERT INTO harm (statement) VALUES
     ('ALTER TABLE regress_guards.events ENABLE REPLICA TRIGGER eventsrc_append'),
     ('DROP TRIGGER eventsrc_append ON regress_guards.events'),
     ('CREATE OR REPLACE TRIGGER eventsrc_append BEFORE INSERT ON regress_guards.events FOR EACH ROW WHEN (false) EXECUTE FUNCTION eventsrc.append_trigger()'),
+    ('ALTER TABLE regress_guards.event_types DISABLE TRIGGER eventsrc_registry'),
+    ('ALTER TABLE regress_guards.upcasters DISABLE TRIGGER ALL'),
+    ('ALTER TABLE regress_guards.settings ENABLE REPLICA TRIGGER eventsrc_registry'),
+    ('ALTER TABLE regress_guards.settings ENABLE TRIGGER eventsrc_registry'),
+    ('DROP TRIGGER eventsrc_registry ON regress_guards.event_types'),
+    ('CREATE OR REPLACE TRIGGER eventsrc_registry AFTER INSERT ON regress_guards.upcasters FOR EACH STATEMENT EXECUTE FUNCTION eventsrc.registry_trigger()'),
     ('DROP INDEX regress_guards.P_aggregate_type_aggregate_id_version_idx'),
     ('DROP INDEX regress_guards.P_global_position_idx'),
     ('ALTER INDEX regress_guards.P_global_position_idx RENAME TO another'),
@@ -98,6 +104,7 @@ DROP EXTENSION eventsrc;
 DROP TABLE regress_guards.streams;
 ALTER TABLE regress_guards.aggregates DROP COLUMN reducer;
 CREATE TABLE regress_guards.by_hand PARTITION OF regress_guards.events FOR VALUES FROM ('2001-01-01') TO ('2001-02-01');
+ALTER TABLE regress_guards.settings ENABLE TRIGGER eventsrc_registry;
 
 -- the deliberate way: for superusers, or whom they let
 SET ROLE regress_guards_owner;
@@ -134,6 +141,7 @@ SELECT statement, attempt(statement) FROM (VALUES
       DROP TRIGGER mine ON regress_guards.events'),
     ('ALTER TABLE regress_guards.events DISABLE TRIGGER eventsrc_snapshot; DROP TRIGGER eventsrc_snapshot ON regress_guards.events'),
     ('ALTER TABLE regress_guards.events ENABLE ALWAYS TRIGGER eventsrc_append'),
+    ('ALTER TABLE regress_guards.settings ENABLE ALWAYS TRIGGER eventsrc_registry'),
     ('ALTER TABLE regress_guards.events ENABLE ROW LEVEL SECURITY; CREATE POLICY mine ON regress_guards.events; DROP POLICY mine ON regress_guards.events'),
     ('GRANT SELECT ON regress_guards.events TO regress_guards_other; REVOKE SELECT ON regress_guards.events FROM regress_guards_other'),
     ('ALTER TABLE regress_guards.events ALTER data SET STATISTICS 10, ALTER data SET STORAGE external, ALTER data SET COMPRESSION pglz, ALTER recorded_at SET DEFAULT now()'),
