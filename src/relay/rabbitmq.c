@@ -109,7 +109,8 @@ rabbit_open(List *options, const EsSender *sender, EsWindow *window,
 	rabbit->base.window = window;
 	rabbit->base.wake = PGINVALID_SOCKET;
 	rabbit->context = context;
-	rabbit->options = es_rabbitmq_options(options);
+	/* the relay's own are gone when it looks at the catalogs again */
+	rabbit->options = es_rabbitmq_options(copyObject(options));
 	rabbit->first = window->next;
 	control.keysize = control.entrysize = sizeof(uint64);
 	control.hcxt = context;
