@@ -8,8 +8,19 @@
  */
 #include "relay/kafka_txn.h"
 
+#include "utils/timestamp.h"
+
 /* positions that were passed over without any event are recorded this seldom */
 #define QUIET_POSITIONS	10000
+
+/*
+ * A producer that begins right after its commit meets CONCURRENT_TRANSACTIONS,
+ * as Kafka has yet to mark what was committed, and librdkafka waits 20 ms then.
+ * So it rests after a batch that is too small to make up for that: longer than
+ * the commit took, as the marks do if Kafka is busy.
+ */
+#define SMALL_BATCH		1000
+#define REST_MS			3
 
 static void take_start(EsKafkaTxn *kafka, EsKafkaResult result);
 static void take_commit(EsKafkaTxn *kafka, EsKafkaResult result);
@@ -153,6 +164,9 @@ take_commit(EsKafkaTxn *kafka, EsKafkaResult result)
 		return;
 	}
 	turn->begun = false;
+	turn->rests_until = turn->count >= SMALL_BATCH ? 0 :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									Min(REST_MS + 2 * kafka->commit_ms, ES_KAFKA_REST_MS));
 	if (turn->count > 0)
 		es_window_confirm_through(kafka->base.window, turn->last_sequence);
 	turn->count = 0;

@@ -210,6 +210,7 @@ serve(void *argument)
 		EsKafkaJob	job = kafka->job;
 		int			turn = kafka->job_turn;
 		EsKafkaResult result = ES_KAFKA_OK;
+		int64		flushed_ms;
 
 		if (!kafka->busy)
 		{
@@ -222,8 +223,10 @@ serve(void *argument)
 		else if (job == ES_JOB_COMMIT)
 		{
 			result = flush(kafka, turn, error, sizeof(error));
+			flushed_ms = clock_ms();
 			if (result == ES_KAFKA_OK)
 				result = settle(kafka, turn, rd_kafka_commit_transaction, error, sizeof(error));
+			kafka->commit_ms = clock_ms() - flushed_ms;
 		}
 		else if (job == ES_JOB_ABORT)
 			result = abort_all(kafka, error, sizeof(error));

@@ -45,6 +45,7 @@ static rd_kafka_t * start_client(EsKafkaTxn *kafka, rd_kafka_type_t kind, rd_kaf
 								 char *error, size_t error_size);
 static void free_clients(EsKafkaTxn *kafka);
 static void take_notes(EsKafkaTxn *kafka);
+static bool rests(EsKafkaTxn *kafka);
 
 static const EsBrokerType txn_broker = {
 	.name = "kafka",
@@ -180,7 +181,7 @@ txn_send(EsBroker *broker, const EsMessage *message)
 	turn = &kafka->turns[kafka->filling];
 	if (kafka->aborting || broker->rewound || kafka->cut || turn->count >= BATCH_EVENTS)
 		return ES_SEND_FULL;
-	if (!turn->begun && !es_kafka_txn_begin(kafka, turn))
+	if (!turn->begun && (rests(kafka) || !es_kafka_txn_begin(kafka, turn)))
 		return broker->failed ? ES_SEND_FAILED : ES_SEND_FULL;
 
 	error = es_kafka_produce(turn->producer, &turn->topics, message, broker->window->next);
@@ -249,6 +250,29 @@ txn_poll(EsBroker *broker)
 	(void) rd_kafka_poll(kafka->reader, 0);
 	take_notes(kafka);
 	es_kafka_txn_take_result(kafka);
+	(void) rests(kafka);
+}
+
+/*
+ * rests tells whether the producer whose turn it is to take events has yet to
+ * wait after its last commit, and sees to it that nothing is read meanwhile.
+ */
+static bool
+rests(EsKafkaTxn *kafka)
+{
+	EsKafkaTurn *turn = &kafka->turns[kafka->filling];
+	long		left = 0;
+
+	if (!turn->begun && turn->rests_until != 0)
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), turn->rests_until);
+	/* it is over, or the clock was set back */
+	if (left > ES_KAFKA_REST_MS)
+		left = 0;
+	if (left == 0)
+		turn->rests_until = 0;
+	kafka->base.wake_ms = (int) left;
+	kafka->base.busy = left > 0;
+	return kafka->base.busy;
 }
 
 /*

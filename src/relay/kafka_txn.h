@@ -19,6 +19,9 @@
 #define ES_KAFKA_HELD		"28000" /* ms */
 #define ES_KAFKA_FLUSH_MS	25000
 
+/* the longest that a producer rests after a commit */
+#define ES_KAFKA_REST_MS	20
+
 /* one of the producers that take turns, and its open transaction */
 typedef struct EsKafkaTurn
 {
@@ -28,6 +31,7 @@ typedef struct EsKafkaTurn
 	uint64		count;			/* events */
 	uint64		last_sequence;	/* of the last event, in the window */
 	EsProgress	progress;		/* with this transaction */
+	TimestampTz rests_until;	/* after the last one, if it was small; or 0 */
 } EsKafkaTurn;
 
 typedef enum EsKafkaJob
@@ -86,6 +90,7 @@ typedef struct EsKafkaTxn
 	int			job_turn;
 	bool		busy;			/* the thread has yet to do it */
 	int64		asked_ms;		/* when it was asked, by a clock of its own */
+	int64		commit_ms;		/* what the last commit took once all was sent */
 	volatile bool finished;		/* done, and the result is not taken yet */
 	EsKafkaResult result;
 	char		result_text[ES_BROKER_TEXT];
