@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # suites.sh: builds eventsrc against one PostgreSQL and runs the test suites on it.
 #     suites.sh LABEL PG_CONFIG [SUITE...]      suites: regress isolation pgtap tap broker torture
-# tap runs test/t/0*.pl, broker runs test/t/1*.pl, which need brokers, torture those of both that EVENTSRC_TORTURE
-# makes longer.  With STOP_POINTS=1 the build has stop points; else tests that need them are skipped.  All run as an unprivileged user
-# on copies: of the checkout, and of the PostgreSQL that eventsrc is installed into.
+# tap runs test/t/0*.pl, broker runs test/t/1*.pl, which need brokers and mostly wait, two at a time, torture those of
+# both that EVENTSRC_TORTURE makes longer.  With STOP_POINTS=1 the build has stop points; else tests that need them are
+# skipped.  All run as an unprivileged user on copies: of the checkout, and of the PostgreSQL that eventsrc is installed
+# into.
 # Goes on after failures; ends with 1 if there were any.  Adds "LABEL<tab>passed<tab>failed<tab>seconds"
 # to the file $ES_TALLY.  The work folder is removed unless something failed (or ES_KEEP is set).
 # shellcheck source=test/setup/lib.sh
@@ -84,20 +85,42 @@ run_pgtap() {
 }
 
 # run_tap runs the Perl tests that a pattern names; they make clusters of their own.  Where a text is given,
-# only those that contain it.
-#     run_tap PATTERN FOLDER [TEXT]
+# only those that contain it; where a number, so many at a time.
+#     run_tap PATTERN FOLDER [TEXT [JOBS]]
 run_tap() {
-    local files d=$ES_WORK/$2 pgxs
+    local files mine i j jobs=${4:-1} pids=()
     mapfile -t files < <(find "$ES_WORK/src/test/t" -name "$1" -exec grep -lF -- "${3:-}" {} + | sort)
     [ ${#files[@]} -gt 0 ] || { say "$label: no TAP tests $1"; add 0 1; return; }
-    as_unprivileged mkdir -p "$d/log" "$d/tmp_check/log" "$d/ports" "$ES_WORK/t"
+    if [ "$jobs" = 1 ]; then
+        run_files "$ES_WORK/$2" "${files[@]}"
+        add_tally "$ES_WORK/$2/tally"
+        return
+    fi
+    for ((i = 0; i < jobs; i++)); do
+        mine=()
+        for ((j = i; j < ${#files[@]}; j += jobs)); do mine+=("${files[j]}"); done
+        run_files "$ES_WORK/$2$i" "${mine[@]}" >"$ES_WORK/$2$i.out" 2>&1 &
+        pids+=($!)
+    done
+    wait "${pids[@]}" || true
+    for ((i = 0; i < jobs; i++)); do
+        cat "$ES_WORK/$2$i.out"
+        add_tally "$ES_WORK/$2$i/tally"
+    done
+}
+
+# run_files runs Perl tests in a folder.
+#     run_files FOLDER FILE...
+run_files() {
+    local d=$1 pgxs
+    shift
+    as_unprivileged mkdir -p "$d/log" "$d/tmp_check/log" "$ES_WORK/ports" "$ES_WORK/t"
     pgxs=$(dirname "$("$pg_config" --pgxs)")/../..
     as_unprivileged env PATH="$bin:$PATH" PERL5LIB="$pgxs/src/test/perl:$ES_WORK/src/test/t" \
-        TESTDIR="$d" TESTDATADIR="$d/tmp_check" TESTLOGDIR="$d/log" TMPDIR="$ES_WORK/t" PG_TEST_PORT_DIR="$d/ports" \
+        TESTDIR="$d" TESTDATADIR="$d/tmp_check" TESTLOGDIR="$d/log" TMPDIR="$ES_WORK/t" PG_TEST_PORT_DIR="$ES_WORK/ports" \
         PG_REGRESS="$pgxs/src/test/regress/pg_regress" PG_CONFIG="$pg_config" PGPORT=65432 \
         top_builddir="$ES_WORK/src" EVENTSRC_CACHE="$ES_CACHE" STOP_POINTS="$stop_points" \
-        perl "$ES_WORK/src/test/setup/tap.pl" perl "$d/tally" "$d" "${files[@]}" </dev/null || true
-    add_tally "$d/tally"
+        perl "$ES_WORK/src/test/setup/tap.pl" perl "$d/tally" "$d" "$@" </dev/null || true
 }
 
 # check_server_log counts a failure if a process of the server died by a signal or an assertion.
@@ -178,7 +201,7 @@ for suite in "${suites[@]}"; do
         isolation) run_regress isolation 'specs/*.spec' output_iso/regression.diffs ;;
         pgtap) run_pgtap ;;
         tap) run_tap '0*.pl' tap ;;
-        broker) run_tap '1*.pl' broker ;;
+        broker) run_tap '1*.pl' broker '' 2 ;;
         torture) run_tap '[01]*.pl' torture EVENTSRC_TORTURE ;;
         *) die "no suite $suite" ;;
     esac

@@ -98,7 +98,9 @@ check_idle($_, "$_: the broker hangs") foreach @hanging;
 append(1, 10_000_000, 'Uploaded');
 check_idle('bulky', 'bulky: the broker hangs, one more does not fit into the window');
 append(40_000, 10);
-check_idle($_, "$_: the broker hangs, more events than the window takes") foreach qw(once least);
+# (not the one that delivers at least once: librdkafka's own thread asks again and again whether it may send, once as
+# many requests are on their way as may be)
+check_idle('once', 'once: the broker hangs, more events than the window takes');
 kill 'CONT', $process;
 $node->safe_psql('postgres', q{SELECT es_drop_relay(relay) FROM es_relays});
 $node->stop;
