@@ -60,6 +60,7 @@ typedef struct Shown
 	double		rate;
 } Shown;
 
+static void report(FunctionCallInfo fcinfo, bool by_lane);
 static bool may_see(const EsRelay *relay);
 static char *relay_problem(EsRelay *relay);
 static void examine(Shown *shown, EsRelay *relay, char *problem, int64 safe);
@@ -78,32 +79,7 @@ static Datum text_datum(const char *string);
 Datum
 es_relay_report(PG_FUNCTION_ARGS)
 {
-	int64		safe = es_position_safe();
-	Shown		total = {0};
-	char	   *problem = NULL;
-	List	   *relays;
-	ListCell   *cell;
-
-	InitMaterializedSRF(fcinfo, 0);
-	relays = es_relay_list(CurrentMemoryContext);
-	foreach(cell, relays)
-	{
-		EsRelay    *relay = lfirst(cell);
-		Shown		lane;
-
-		CHECK_FOR_INTERRUPTS();
-		if (!may_see(relay))
-			continue;
-		if (relay->lane == 0)
-			problem = relay_problem(relay);
-		examine(&lane, relay, problem, safe);
-		if (relay->lane == 0)
-			total = lane;
-		else
-			add_lane(&total, &lane);
-		if (relay->lane == relay->lanes - 1)
-			report_relay((ReturnSetInfo *) fcinfo->resultinfo, &total, safe);
-	}
+	report(fcinfo, false);
 	return (Datum) 0;
 }
 
@@ -113,26 +89,7 @@ es_relay_report(PG_FUNCTION_ARGS)
 Datum
 es_relay_lane_report(PG_FUNCTION_ARGS)
 {
-	int64		safe = es_position_safe();
-	char	   *problem = NULL;
-	List	   *relays;
-	ListCell   *cell;
-
-	InitMaterializedSRF(fcinfo, 0);
-	relays = es_relay_list(CurrentMemoryContext);
-	foreach(cell, relays)
-	{
-		EsRelay    *relay = lfirst(cell);
-		Shown		lane;
-
-		CHECK_FOR_INTERRUPTS();
-		if (!may_see(relay))
-			continue;
-		if (relay->lane == 0)
-			problem = relay_problem(relay);
-		examine(&lane, relay, problem, safe);
-		report_lane((ReturnSetInfo *) fcinfo->resultinfo, &lane);
-	}
+	report(fcinfo, true);
 	return (Datum) 0;
 }
 
@@ -144,6 +101,45 @@ es_head_position(PG_FUNCTION_ARGS)
 {
 	/* a standby gives no positions */
 	PG_RETURN_INT64(RecoveryInProgress() ? es_position_safe() : es_position_head());
+}
+
+/*
+ * report adds the relays that the user may see to the result, each lane by
+ * itself or all of a relay together.  The list has a relay's lanes in order.
+ */
+static void
+report(FunctionCallInfo fcinfo, bool by_lane)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	int64		safe = es_position_safe();
+	Shown		total = {0};
+	char	   *problem = NULL;
+	ListCell   *cell;
+
+	InitMaterializedSRF(fcinfo, 0);
+	foreach(cell, es_relay_list(CurrentMemoryContext))
+	{
+		EsRelay    *relay = lfirst(cell);
+		Shown		lane;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!may_see(relay))
+			continue;
+		if (relay->lane == 0)
+			problem = relay_problem(relay);
+		examine(&lane, relay, problem, safe);
+		if (by_lane)
+		{
+			report_lane(result, &lane);
+			continue;
+		}
+		if (relay->lane == 0)
+			total = lane;
+		else
+			add_lane(&total, &lane);
+		if (relay->lane == relay->lanes - 1)
+			report_relay(result, &total, safe);
+	}
 }
 
 /*
