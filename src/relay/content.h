@@ -90,7 +90,5 @@ extern void es_write_json_text(StringInfo out, const char *string, int length);
 extern void es_write_uri(StringInfo out, const char *text, int length);
 extern void es_write_attribute(StringInfo out, const char *text, int length);
 extern void es_write_jsonb(StringInfo out, Datum value);
-extern void es_write_time(StringInfo out, TimestampTz time);
-extern void es_write_int(StringInfo out, int64 number);
 
 #endif							/* EVENTSRC_CONTENT_H */

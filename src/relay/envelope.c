@@ -19,7 +19,10 @@ static void finish_message(EsEnvelope *envelope, EsMessage *message);
 static void fill_eventsrc(EsEnvelope *envelope, TupleTableSlot *slot);
 static void fill_debezium(EsEnvelope *envelope, TupleTableSlot *slot);
 static void fill_dead_letter(EsEnvelope *envelope, TupleTableSlot *slot);
+static void begin_object(EsEnvelope *envelope, TupleTableSlot *slot);
+static void end_object(EsEnvelope *envelope);
 static void write_member(EsEnvelope *envelope, const char *name, TupleTableSlot *slot, int column);
+static void add_column(EsEnvelope *envelope, const char *name, TupleTableSlot *slot, int column);
 static void add_plain_headers(EsEnvelope *envelope, TupleTableSlot *slot);
 static void add_own_headers(EsEnvelope *envelope, TupleTableSlot *slot);
 static EsSlice write_template(EsEnvelope *envelope, const EsTemplate *template, TupleTableSlot *slot);
@@ -195,20 +198,6 @@ es_envelope_header_end(EsEnvelope *envelope)
 }
 
 /*
- * es_envelope_column adds a header with the value of a column, unless that is
- * NULL.
- */
-void
-es_envelope_column(EsEnvelope *envelope, const char *name, TupleTableSlot *slot, int column)
-{
-	if (slot->tts_isnull[column - 1])
-		return;
-	es_envelope_header(envelope, name);
-	es_write_column(&envelope->out, slot, column);
-	es_envelope_header_end(envelope);
-}
-
-/*
  * is_dead tells whether the event at a position is a dead letter.
  */
 static bool
@@ -291,6 +280,31 @@ finish_message(EsEnvelope *envelope, EsMessage *message)
 }
 
 /*
+ * begin_object begins a value that is a JSON object with what says which event
+ * it is; other members follow, up to end_object().
+ */
+static void
+begin_object(EsEnvelope *envelope, TupleTableSlot *slot)
+{
+	envelope->value.offset = envelope->out.len;
+	es_put_literal(&envelope->out, "{");
+	write_member(envelope, "\"eventId\":", slot, ES_ATT_EVENT_ID);
+	write_member(envelope, "\"eventType\":", slot, ES_ATT_EVENT_TYPE);
+	write_member(envelope, "\"aggregateId\":", slot, ES_ATT_AGGREGATE_ID);
+	write_member(envelope, "\"aggregateType\":", slot, ES_ATT_AGGREGATE_TYPE);
+}
+
+/*
+ * end_object ends the value.
+ */
+static void
+end_object(EsEnvelope *envelope)
+{
+	es_put_literal(&envelope->out, "}");
+	envelope->value.length = envelope->out.len - envelope->value.offset;
+}
+
+/*
  * write_member writes a member of a JSON object, a string or null, and a comma.
  * Its name comes with quotes and colon.
  */
@@ -328,20 +342,14 @@ fill_eventsrc(EsEnvelope *envelope, TupleTableSlot *slot)
 
 	if (!envelope->tombstone)
 	{
-		envelope->value.offset = out->len;
-		es_put_literal(out, "{");
-		write_member(envelope, "\"eventId\":", slot, ES_ATT_EVENT_ID);
-		write_member(envelope, "\"eventType\":", slot, ES_ATT_EVENT_TYPE);
-		write_member(envelope, "\"aggregateId\":", slot, ES_ATT_AGGREGATE_ID);
-		write_member(envelope, "\"aggregateType\":", slot, ES_ATT_AGGREGATE_TYPE);
+		begin_object(envelope, slot);
 		write_member(envelope, "\"timestamp\":", slot, ES_ATT_RECORDED_AT);
 		write_member(envelope, "\"userId\":", slot, ES_ATT_USER_ID);
 		es_put_literal(out, "\"data\":");
 		es_write_jsonb(out, envelope->data);
 		es_put_literal(out, ",\"version\":");
 		es_write_column(out, slot, ES_ATT_VERSION);
-		es_put_literal(out, "}");
-		envelope->value.length = out->len - envelope->value.offset;
+		end_object(envelope);
 	}
 	add_plain_headers(envelope, slot);
 }
@@ -355,10 +363,10 @@ fill_debezium(EsEnvelope *envelope, TupleTableSlot *slot)
 {
 	if (!envelope->tombstone)
 		es_envelope_data(envelope);
-	es_envelope_column(envelope, "id", slot, ES_ATT_EVENT_ID);
-	es_envelope_column(envelope, "eventType", slot, ES_ATT_EVENT_TYPE);
-	es_envelope_column(envelope, "aggregateType", slot, ES_ATT_AGGREGATE_TYPE);
-	es_envelope_column(envelope, "traceparent", slot, ES_ATT_TRACEPARENT);
+	add_column(envelope, "id", slot, ES_ATT_EVENT_ID);
+	add_column(envelope, "eventType", slot, ES_ATT_EVENT_TYPE);
+	add_column(envelope, "aggregateType", slot, ES_ATT_AGGREGATE_TYPE);
+	add_column(envelope, "traceparent", slot, ES_ATT_TRACEPARENT);
 }
 
 /*
@@ -369,24 +377,30 @@ fill_dead_letter(EsEnvelope *envelope, TupleTableSlot *slot)
 {
 	StringInfo	out = &envelope->out;
 
-	envelope->value.offset = out->len;
-	appendStringInfoCharMacro(out, '{');
-	write_member(envelope, "\"eventId\":", slot, ES_ATT_EVENT_ID);
-	write_member(envelope, "\"eventType\":", slot, ES_ATT_EVENT_TYPE);
-	write_member(envelope, "\"aggregateId\":", slot, ES_ATT_AGGREGATE_ID);
-	write_member(envelope, "\"aggregateType\":", slot, ES_ATT_AGGREGATE_TYPE);
+	begin_object(envelope, slot);
 	write_member(envelope, "\"position\":", slot, ES_ATT_GLOBAL_POSITION);
-	appendStringInfoString(out, "\"reason\":");
-	resetStringInfo(&envelope->scratch);
-	es_write_text(&envelope->scratch, envelope->dead_letter->reason, strlen(envelope->dead_letter->reason));
-	es_write_json_string(out, envelope->scratch.data, envelope->scratch.len);
-	appendStringInfoCharMacro(out, '}');
-	envelope->value.length = out->len - envelope->value.offset;
+	es_put_literal(out, "\"reason\":");
+	es_write_json_text(out, envelope->dead_letter->reason, strlen(envelope->dead_letter->reason));
+	end_object(envelope);
 
-	es_envelope_column(envelope, "event-id", slot, ES_ATT_EVENT_ID);
-	es_envelope_column(envelope, "position", slot, ES_ATT_GLOBAL_POSITION);
+	add_column(envelope, "event-id", slot, ES_ATT_EVENT_ID);
+	add_column(envelope, "position", slot, ES_ATT_GLOBAL_POSITION);
 	es_envelope_header(envelope, "relay");
 	es_write_text(out, NameStr(envelope->relay->name), strlen(NameStr(envelope->relay->name)));
+	es_envelope_header_end(envelope);
+}
+
+/*
+ * add_column adds a header with the value of a column, unless that is
+ * NULL.
+ */
+static void
+add_column(EsEnvelope *envelope, const char *name, TupleTableSlot *slot, int column)
+{
+	if (slot->tts_isnull[column - 1])
+		return;
+	es_envelope_header(envelope, name);
+	es_write_column(&envelope->out, slot, column);
 	es_envelope_header_end(envelope);
 }
 
@@ -397,20 +411,20 @@ fill_dead_letter(EsEnvelope *envelope, TupleTableSlot *slot)
 static void
 add_plain_headers(EsEnvelope *envelope, TupleTableSlot *slot)
 {
-	es_envelope_column(envelope, "event-id", slot, ES_ATT_EVENT_ID);
-	es_envelope_column(envelope, "event-type", slot, ES_ATT_EVENT_TYPE);
-	es_envelope_column(envelope, "schema-version", slot, ES_ATT_SCHEMA_VERSION);
-	es_envelope_column(envelope, "aggregate-type", slot, ES_ATT_AGGREGATE_TYPE);
-	es_envelope_column(envelope, "version", slot, ES_ATT_VERSION);
-	es_envelope_column(envelope, "position", slot, ES_ATT_GLOBAL_POSITION);
+	add_column(envelope, "event-id", slot, ES_ATT_EVENT_ID);
+	add_column(envelope, "event-type", slot, ES_ATT_EVENT_TYPE);
+	add_column(envelope, "schema-version", slot, ES_ATT_SCHEMA_VERSION);
+	add_column(envelope, "aggregate-type", slot, ES_ATT_AGGREGATE_TYPE);
+	add_column(envelope, "version", slot, ES_ATT_VERSION);
+	add_column(envelope, "position", slot, ES_ATT_GLOBAL_POSITION);
 	es_envelope_header(envelope, "store");
 	es_put(&envelope->out, envelope->store.data, envelope->store.len);
 	es_envelope_header_end(envelope);
-	es_envelope_column(envelope, "correlation-id", slot, ES_ATT_CORRELATION_ID);
-	es_envelope_column(envelope, "causation-id", slot, ES_ATT_CAUSATION_ID);
-	es_envelope_column(envelope, "traceparent", slot, ES_ATT_TRACEPARENT);
-	es_envelope_column(envelope, "metadata", slot, ES_ATT_METADATA);
-	es_envelope_column(envelope, "occurred-at", slot, ES_ATT_OCCURRED_AT);
+	add_column(envelope, "correlation-id", slot, ES_ATT_CORRELATION_ID);
+	add_column(envelope, "causation-id", slot, ES_ATT_CAUSATION_ID);
+	add_column(envelope, "traceparent", slot, ES_ATT_TRACEPARENT);
+	add_column(envelope, "metadata", slot, ES_ATT_METADATA);
+	add_column(envelope, "occurred-at", slot, ES_ATT_OCCURRED_AT);
 }
 
 /*

@@ -65,7 +65,6 @@ extern int64 es_envelope_failed(EsEnvelope *envelope);
 extern void es_envelope_data(EsEnvelope *envelope);
 extern void es_envelope_header(EsEnvelope *envelope, const char *name);
 extern void es_envelope_header_end(EsEnvelope *envelope);
-extern void es_envelope_column(EsEnvelope *envelope, const char *name, TupleTableSlot *slot, int column);
 
 /* cloudevents.c */
 extern void es_cloudevent_structured(EsEnvelope *envelope, TupleTableSlot *slot);

@@ -26,6 +26,8 @@ static inline bool is_plain(uint64 block);
 static char *escape(char *to, unsigned char c);
 static void write_container(StringInfo out, JsonbContainer *container);
 static void write_value(StringInfo out, JEntry entry, char *start, uint32 offset, uint32 length);
+static void write_time(StringInfo out, TimestampTz time);
+static void write_int(StringInfo out, int64 number);
 static void write_digits(char *to, int number, int digits);
 static int	disallowed_length(const unsigned char *p, const unsigned char *end);
 
@@ -45,10 +47,10 @@ es_write_column(StringInfo out, TupleTableSlot *slot, int field)
 	{
 		case ES_ATT_GLOBAL_POSITION:
 		case ES_ATT_VERSION:
-			es_write_int(out, DatumGetInt64(value));
+			write_int(out, DatumGetInt64(value));
 			break;
 		case ES_ATT_SCHEMA_VERSION:
-			es_write_int(out, DatumGetInt32(value));
+			write_int(out, DatumGetInt32(value));
 			break;
 		case ES_ATT_TRANSACTION:
 			appendStringInfo(out, UINT64_FORMAT,
@@ -56,7 +58,7 @@ es_write_column(StringInfo out, TupleTableSlot *slot, int field)
 			break;
 		case ES_ATT_RECORDED_AT:
 		case ES_ATT_OCCURRED_AT:
-			es_write_time(out, DatumGetTimestampTz(value));
+			write_time(out, DatumGetTimestampTz(value));
 			break;
 		case ES_ATT_DATA:
 		case ES_ATT_METADATA:
@@ -220,59 +222,6 @@ es_write_jsonb(StringInfo out, Datum value)
 }
 
 /*
- * es_write_time appends a time as RFC 3339 has it, in UTC:
- * 2024-06-20T10:30:00.123456Z.  Events that follow each other mostly share the
- * second.
- */
-void
-es_write_time(StringInfo out, TimestampTz time)
-{
-	static TimestampTz last = 0;	/* a whole second, which stands in written */
-	static char written[] = "2000-01-01T00:00:00.000000Z";
-	struct pg_tm tm;
-	fsec_t		fsec;
-
-	if (TIMESTAMP_NOT_FINITE(time))
-	{
-		appendStringInfoString(out, TIMESTAMP_IS_NOBEGIN(time) ? "-infinity" : "infinity");
-		return;
-	}
-	if (time < last || time >= last + USECS_PER_SEC)
-	{
-		if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-					 errmsg("timestamp out of range")));
-		if (tm.tm_year < 0 || tm.tm_year > 9999)
-		{
-			appendStringInfo(out, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", tm.tm_year, tm.tm_mon, tm.tm_mday,
-							 tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
-			return;
-		}
-		write_digits(written, tm.tm_year, 4);
-		write_digits(written + 5, tm.tm_mon, 2);
-		write_digits(written + 8, tm.tm_mday, 2);
-		write_digits(written + 11, tm.tm_hour, 2);
-		write_digits(written + 14, tm.tm_min, 2);
-		write_digits(written + 17, tm.tm_sec, 2);
-		last = time - fsec;
-	}
-	write_digits(written + 20, (int) (time - last), 6);
-	es_put(out, written, sizeof(written) - 1);
-}
-
-/*
- * es_write_int appends a number.
- */
-void
-es_write_int(StringInfo out, int64 number)
-{
-	if (out->maxlen - out->len <= MAXINT8LEN + 1)
-		enlargeStringInfo(out, MAXINT8LEN + 1);
-	out->len += pg_lltoa(number, out->data + out->len);
-}
-
-/*
  * is_plain tells whether none of a block's bytes is to be escaped in a JSON
  * string: each term has the high bit of some byte set if one below 0x20, a
  * quote or a backslash is there.
@@ -397,6 +346,48 @@ write_value(StringInfo out, JEntry entry, char *start, uint32 offset, uint32 len
 }
 
 /*
+ * write_time appends a time as RFC 3339 has it, in UTC:
+ * 2024-06-20T10:30:00.123456Z.  Events that follow each other mostly share the
+ * second.
+ */
+static void
+write_time(StringInfo out, TimestampTz time)
+{
+	static TimestampTz last = 0;	/* a whole second, which stands in written */
+	static char written[] = "2000-01-01T00:00:00.000000Z";
+	struct pg_tm tm;
+	fsec_t		fsec;
+
+	if (TIMESTAMP_NOT_FINITE(time))
+	{
+		appendStringInfoString(out, TIMESTAMP_IS_NOBEGIN(time) ? "-infinity" : "infinity");
+		return;
+	}
+	if (time < last || time >= last + USECS_PER_SEC)
+	{
+		if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+					 errmsg("timestamp out of range")));
+		if (tm.tm_year < 0 || tm.tm_year > 9999)
+		{
+			appendStringInfo(out, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", tm.tm_year, tm.tm_mon, tm.tm_mday,
+							 tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
+			return;
+		}
+		write_digits(written, tm.tm_year, 4);
+		write_digits(written + 5, tm.tm_mon, 2);
+		write_digits(written + 8, tm.tm_mday, 2);
+		write_digits(written + 11, tm.tm_hour, 2);
+		write_digits(written + 14, tm.tm_min, 2);
+		write_digits(written + 17, tm.tm_sec, 2);
+		last = time - fsec;
+	}
+	write_digits(written + 20, (int) (time - last), 6);
+	es_put(out, written, sizeof(written) - 1);
+}
+
+/*
  * write_digits writes a number with leading zeros.
  */
 static void
@@ -407,6 +398,17 @@ write_digits(char *to, int number, int digits)
 		to[digits] = '0' + number % 10;
 		number /= 10;
 	}
+}
+
+/*
+ * write_int appends a number.
+ */
+static void
+write_int(StringInfo out, int64 number)
+{
+	if (out->maxlen - out->len <= MAXINT8LEN + 1)
+		enlargeStringInfo(out, MAXINT8LEN + 1);
+	out->len += pg_lltoa(number, out->data + out->len);
 }
 
 /*
