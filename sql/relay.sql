@@ -304,7 +304,8 @@ CREATE FUNCTION es_metrics() RETURNS text
                  l.retries::text),
                 ('eventsrc_relay_lane_up', 'gauge', 'Whether the lane runs.', (l.state = 'running')::int::text)
             ) AS m (metric, kind, help, value)
-            WHERE m.value IS NOT NULL
+            -- without such a relay the lanes are not looked at, whose lag would be measured once more
+            WHERE m.value IS NOT NULL AND EXISTS (SELECT FROM relays WHERE lanes > 1)
             UNION ALL
             SELECT m.metric, m.kind, m.help,
                    format('{database="%s",kind="%s"}', eventsrc.metric_label(current_database()),
