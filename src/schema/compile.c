@@ -10,7 +10,6 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/memutils.h"
 
 #include "schema/json_schema.h"
 
@@ -24,7 +23,6 @@ typedef struct NodeEntry
 
 static EsSchemaNode *make_node(EsSchemaCompiler *compiler, const JsonbValue *source,
 							   const char *base, const EsJsonPath *path);
-static EsSchema *compile(Jsonb *source, bool trusted, char **missing);
 
 /*
  * member_node makes the node of a keyword that holds a schema; NULL if the
@@ -467,83 +465,11 @@ resolve_references(EsSchemaCompiler *compiler, char **missing)
 }
 
 /*
- * find_draft finds which draft a schema is written in: 7 unless it says so.
- */
-static int
-find_draft(const JsonbValue *root)
-{
-	JsonbValue *uri = es_json_is_object(root) ? es_json_member(root, "$schema") : NULL;
-	static const int drafts[] = {4, 6, 7};
-	int			length;
-
-	if (uri == NULL || uri->type != jbvString)
-		return 7;
-	length = uri->val.string.len;
-	if (length > 0 && uri->val.string.val[length - 1] == '#')
-		length--;
-	for (int i = 0; i < lengthof(drafts); i++)
-	{
-		const char *known = es_metaschema_uris[i];
-
-		if (length == strlen(known) && memcmp(uri->val.string.val, known, length) == 0)
-			return drafts[i];
-		/* https is often written, though it is not the schemas' name */
-		if (length == strlen(known) + 1 && memcmp(uri->val.string.val, "https", 5) == 0 &&
-			memcmp(uri->val.string.val + 5, known + 4, length - 5) == 0)
-			return drafts[i];
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_ES_INVALID_EVENT_TYPE),
-			 errmsg("the JSON Schema is written in a draft that is not known"),
-			 errdetail("$schema is \"%.*s\".", uri->val.string.len, uri->val.string.val),
-			 errhint("Drafts 4, 6 and 7 are known, for example \"http://json-schema.org/draft-07/schema#\".")));
-}
-
-/*
- * metaschema returns the schema of a draft's schemas.
+ * compile makes the nodes of a schema of a draft; missing as
+ * resolve_references() has it.
  */
 static EsSchema *
-metaschema(int draft)
-{
-	static EsSchema *known[3];
-	int			i = draft == 4 ? 0 : draft - 5;
-
-	if (known[i] == NULL)
-	{
-		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "eventsrc metaschema",
-													  ALLOCSET_SMALL_SIZES);
-		MemoryContext old = MemoryContextSwitchTo(context);
-		EsSchema   *schema;
-
-		schema = compile(DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(es_metaschemas[i]))), true, NULL);
-		MemoryContextSwitchTo(old);
-		MemoryContextSetParent(context, TopMemoryContext);
-		known[i] = schema;
-	}
-	return known[i];
-}
-
-/*
- * check_source refuses what the draft's metaschema refuses.
- */
-static void
-check_source(EsSchema *schema, Jsonb *source)
-{
-	EsSchemaFailure failure;
-
-	if (!es_schema_check(metaschema(schema->draft), source, &failure))
-		ereport(ERROR,
-				(errcode(ERRCODE_ES_INVALID_EVENT_TYPE),
-				 errmsg("json_schema is not a JSON Schema"),
-				 errdetail("At \"%s\": %s.", failure.pointer, failure.reason),
-				 errhint("It is read as draft %d; $schema names another one.", schema->draft)));
-}
-
-/*
- * compile makes the nodes of a schema; missing as resolve_references() has it.
- */
-static EsSchema *
-compile(Jsonb *source, bool trusted, char **missing)
+compile(Jsonb *source, int draft, char **missing)
 {
 	EsSchemaCompiler compiler = {0};
 	HASHCTL		ctl;
@@ -553,9 +479,7 @@ compile(Jsonb *source, bool trusted, char **missing)
 	compiler.schema = palloc0(sizeof(EsSchema));
 	compiler.schema->source = source;
 	es_json_root(source, &root);
-	compiler.schema->draft = find_draft(&root);
-	if (!trusted)
-		check_source(compiler.schema, source);
+	compiler.schema->draft = draft;
 
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = sizeof(void *);
@@ -586,7 +510,17 @@ es_schema_compile(Jsonb *source)
 	Jsonb	   *copy = palloc(VARSIZE(source));
 
 	memcpy(copy, source, VARSIZE(source));
-	return compile(copy, false, NULL);
+	return compile(copy, es_metaschema_check(copy), NULL);
+}
+
+/*
+ * es_schema_compile_checked does so with a schema that is known to be one, of a
+ * draft.  It is not copied.
+ */
+EsSchema *
+es_schema_compile_checked(Jsonb *source, int draft)
+{
+	return compile(source, draft, NULL);
 }
 
 /*
@@ -598,6 +532,6 @@ es_schema_missing(Jsonb *source)
 {
 	char	   *missing = NULL;
 
-	(void) compile(source, false, &missing);
+	(void) compile(source, es_metaschema_check(source), &missing);
 	return missing;
 }

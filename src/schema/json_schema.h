@@ -9,7 +9,7 @@
  *		check.c			a value against the nodes
  *		compatible.c	one schema against another
  *		values.c		parts, order and pointers of jsonb
- *		metaschema.c	the schemas of schemas, as json-schema.org publishes them
+ *		metaschema.c	the drafts that are known, and the schemas of their schemas
  */
 #ifndef EVENTSRC_JSON_SCHEMA_H
 #define EVENTSRC_JSON_SCHEMA_H
@@ -208,7 +208,10 @@ extern EsAutomaton *es_automaton_make(const char *pattern, int length);
 extern bool es_automaton_matches(const EsAutomaton *automaton, const char *value, int length);
 
 /* metaschema.c */
-extern const char *const es_metaschemas[3];
-extern const char *const es_metaschema_uris[3];
+extern int	es_metaschema_check(Jsonb *source);
+extern Jsonb *es_metaschema_source(const char *uri);
+
+/* compile.c, for metaschema.c */
+extern EsSchema *es_schema_compile_checked(Jsonb *source, int draft);
 
 #endif							/* EVENTSRC_JSON_SCHEMA_H */

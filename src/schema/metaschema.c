@@ -1,18 +1,24 @@
 /*
  * metaschema.c
- *		The schemas of schemas of drafts 4, 6 and 7, as json-schema.org publishes
- *		them, without their descriptions.
+ *		The drafts of JSON Schema that are known, and the schemas of their
+ *		schemas, as json-schema.org publishes them, without their descriptions.
  */
+#include "eventsrc.h"
+
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+
 #include "schema/json_schema.h"
 
 /* without the fragment that is empty */
-const char *const es_metaschema_uris[3] = {
+static const char *const uris[3] = {
 	"http://json-schema.org/draft-04/schema",
 	"http://json-schema.org/draft-06/schema",
 	"http://json-schema.org/draft-07/schema",
 };
 
-const char *const es_metaschemas[3] = {
+static const char *const metaschemas[3] = {
 	"{\"id\": \"http://json-schema.org/draft-04/schema#\", \"$schema\": "
 	"\"http://json-schema.org/draft-04/schema#\", \"definitions\": {\"schemaArray\": {\"type\": \"array\", "
 	"\"minItems\": 1, \"items\": {\"$ref\": \"#\"}}, \"positiveInteger\": {\"type\": \"integer\", \"minimum\": 0}, "
@@ -108,3 +114,96 @@ const char *const es_metaschemas[3] = {
 	"\"#/definitions/schemaArray\"}, \"anyOf\": {\"$ref\": \"#/definitions/schemaArray\"}, \"oneOf\": {\"$ref\": "
 	"\"#/definitions/schemaArray\"}, \"not\": {\"$ref\": \"#\"}}, \"default\": true}",
 };
+
+/*
+ * es_metaschema_source returns the metaschema of a URI (without a fragment that
+ * is empty), in the current memory context; NULL if there is none.
+ */
+Jsonb *
+es_metaschema_source(const char *uri)
+{
+	for (int i = 0; i < lengthof(uris); i++)
+	{
+		if (strcmp(uri, uris[i]) == 0)
+			return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(metaschemas[i])));
+	}
+	return NULL;
+}
+
+/*
+ * find_draft finds which draft a schema is written in: 7 unless it says so.
+ */
+static int
+find_draft(const JsonbValue *root)
+{
+	JsonbValue *uri = es_json_is_object(root) ? es_json_member(root, "$schema") : NULL;
+	static const int drafts[] = {4, 6, 7};
+	int			length;
+
+	if (uri == NULL || uri->type != jbvString)
+		return 7;
+	length = uri->val.string.len;
+	if (length > 0 && uri->val.string.val[length - 1] == '#')
+		length--;
+	for (int i = 0; i < lengthof(drafts); i++)
+	{
+		const char *known = uris[i];
+
+		if (length == strlen(known) && memcmp(uri->val.string.val, known, length) == 0)
+			return drafts[i];
+		/* https is often written, though it is not the schemas' name */
+		if (length == strlen(known) + 1 && memcmp(uri->val.string.val, "https", 5) == 0 &&
+			memcmp(uri->val.string.val + 5, known + 4, length - 5) == 0)
+			return drafts[i];
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_ES_INVALID_EVENT_TYPE),
+			 errmsg("the JSON Schema is written in a draft that is not known"),
+			 errdetail("$schema is \"%.*s\".", uri->val.string.len, uri->val.string.val),
+			 errhint("Drafts 4, 6 and 7 are known, for example \"http://json-schema.org/draft-07/schema#\".")));
+}
+
+/*
+ * metaschema returns the schema of a draft's schemas.
+ */
+static EsSchema *
+metaschema(int draft)
+{
+	static EsSchema *known[3];
+	int			i = draft == 4 ? 0 : draft - 5;
+
+	if (known[i] == NULL)
+	{
+		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "eventsrc metaschema",
+													  ALLOCSET_SMALL_SIZES);
+		MemoryContext old = MemoryContextSwitchTo(context);
+		EsSchema   *schema = es_schema_compile_checked(es_metaschema_source(uris[i]), draft);
+
+		MemoryContextSwitchTo(old);
+		MemoryContextSetParent(context, TopMemoryContext);
+		known[i] = schema;
+	}
+	return known[i];
+}
+
+/*
+ * es_metaschema_check returns the draft in which a schema is written; raises
+ * ERRCODE_ES_INVALID_EVENT_TYPE unless that draft's metaschema accepts it.
+ */
+int
+es_metaschema_check(Jsonb *source)
+{
+	EsSchemaFailure failure;
+	JsonbValue	root;
+	int			draft;
+
+	es_json_root(source, &root);
+	draft = find_draft(&root);
+	if (!es_schema_check(metaschema(draft), source, &failure))
+		ereport(ERROR,
+				(errcode(ERRCODE_ES_INVALID_EVENT_TYPE),
+				 errmsg("json_schema is not a JSON Schema"),
+				 errdetail("At \"%s\": %s.", failure.pointer, failure.reason),
+				 errhint("It is read as draft %d; $schema names another one.", draft)));
+	return draft;
+}

@@ -107,18 +107,13 @@ find_document(EsSchemaCompiler *compiler, const char *uri, int length, JsonbValu
 	if (document == NULL)
 	{
 		/* a metaschema comes in when it is first referred to */
-		for (int i = 0; i < 3; i++)
-		{
-			if (strcmp(key, es_metaschema_uris[i]) == 0)
-			{
-				Jsonb	   *jsonb = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(es_metaschemas[i])));
+		Jsonb	   *metaschema = es_metaschema_source(key);
 
-				es_json_root(jsonb, value);
-				es_schema_add_document(compiler, key, value);
-				return true;
-			}
-		}
-		return false;
+		if (metaschema == NULL)
+			return false;
+		es_json_root(metaschema, value);
+		es_schema_add_document(compiler, key, value);
+		return true;
 	}
 	*value = document->value;
 	return true;
