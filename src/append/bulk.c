@@ -127,7 +127,7 @@ es_bulk_flush(EsBulk *bulk)
 	bulk->nrows = 0;
 	bulk->bytes = 0;
 	bulk->at = 0;
-	es_target_insert(bulk->target, slots, nrows, bulk->bistate, &bulk->at);
+	es_target_insert(bulk->target, slots, nrows, bulk->bistate, true, &bulk->at);
 	bulk->at = -1;
 }
 
@@ -229,13 +229,7 @@ es_bulk_add(EsBulk *bulk, Datum *values, bool *nulls, uint64 line)
 		return;
 
 	slot = next_slot(bulk);
-	ExecClearTuple(slot);
-	memcpy(slot->tts_values, values, ES_NATTS * sizeof(Datum));
-	memcpy(slot->tts_isnull, nulls, ES_NATTS * sizeof(bool));
-	ExecStoreVirtualTuple(slot);
-	slot->tts_tableOid = RelationGetRelid(target->rel);
-	ExecConstraints(target->relinfo, slot, target->estate);
-	ResetPerTupleExprContext(target->estate);
+	es_target_store(target, slot, values, nulls);
 	/* what it points to is the caller's */
 	ExecMaterializeSlot(slot);
 

@@ -5,33 +5,15 @@
  */
 #include "eventsrc.h"
 
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
-#include "commands/trigger.h"
-#include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/rel.h"
 #include "utils/xid8.h"
 
 #include "append/import.h"
 #include "append/target.h"
 #include "store/position.h"
-
-/*
- * store_row puts a waiting row into a slot.
- */
-static void
-store_row(TupleTableSlot *slot, const EsImportRow *row, Oid relid)
-{
-	ExecClearTuple(slot);
-	memcpy(slot->tts_values, row->values, sizeof(row->values));
-	memcpy(slot->tts_isnull, row->nulls, sizeof(row->nulls));
-	ExecStoreVirtualTuple(slot);
-	slot->tts_tableOid = relid;
-}
 
 /*
  * write_partition writes those of the waiting rows, from the given one on, that
@@ -44,11 +26,9 @@ write_partition(EsImport *import, int from)
 	EsPartition partition = *es_store_partition(import->store, lower);
 	EsTarget   *target;
 	TupleTableSlot **slots;
-	EState	   *estate;
 	int			count = 0;
 
 	target = es_target_open(import->store, partition.relid);
-	estate = target->estate;
 	slots = es_target_slots(target, import->nrows - from);
 	for (int i = from; i < import->nrows; i++)
 	{
@@ -57,23 +37,11 @@ write_partition(EsImport *import, int from)
 		if (row->written || row->partition != lower)
 			continue;
 		row->written = true;
-		store_row(slots[count], row, RelationGetRelid(target->rel));
-		ExecConstraints(target->relinfo, slots[count], estate);
-		ResetPerTupleExprContext(estate);
-		count++;
+		es_target_store(target, slots[count++], row->values, row->nulls);
 	}
 
 	ReleaseBulkInsertStatePin(import->bulk);
-	table_multi_insert(target->rel, slots, count, estate->es_output_cid, 0, import->bulk);
-	for (int i = 0; i < count; i++)
-	{
-		List	   *recheck = es_insert_index_tuples(target->relinfo, slots[i], estate);
-
-		if (import->eager)
-			ExecARInsertTriggers(estate, target->relinfo, slots[i], recheck, NULL);
-		list_free(recheck);
-		ResetPerTupleExprContext(estate);
-	}
+	es_target_insert(target, slots, count, import->bulk, import->eager, NULL);
 	es_target_close(target);
 }
 

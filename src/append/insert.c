@@ -81,26 +81,6 @@ fill_slot(TupleTableSlot *slot, EsAppend *append, int i, const Common *common)
 }
 
 /*
- * insert_slots checks and writes a number of rows, their index entries, and
- * queues their triggers.
- */
-static void
-insert_slots(EsTarget *target, TupleTableSlot **slots, int nslots, BulkInsertState bulk)
-{
-	EState	   *estate = target->estate;
-	ResultRelInfo *relinfo = target->relinfo;
-
-	for (int i = 0; i < nslots; i++)
-	{
-		slots[i]->tts_tableOid = RelationGetRelid(target->rel);
-		ExecConstraints(relinfo, slots[i], estate);
-		ResetPerTupleExprContext(estate);
-	}
-
-	es_target_insert(target, slots, nslots, bulk, NULL);
-}
-
-/*
  * keep_head remembers where the stream stands after the append, unless that
  * may have closed it.
  */
@@ -175,8 +155,11 @@ es_insert_direct(EsAppend *append, const EsStreamHead *head, TimestampTz now)
 
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < count; i++)
+		{
 			fill_slot(slots[i], append, done + i, &common);
-		insert_slots(target, slots, count, bulk);
+			es_target_check(target, slots[i]);
+		}
+		es_target_insert(target, slots, count, bulk, true, NULL);
 	}
 
 	if (bulk)

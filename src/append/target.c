@@ -205,13 +205,38 @@ es_target_slots(EsTarget *target, int count)
 }
 
 /*
+ * es_target_store puts a row of an event into one of the target's slots, and
+ * checks it.  What it points to stays the caller's.
+ */
+void
+es_target_store(EsTarget *target, TupleTableSlot *slot, const Datum *values, const bool *nulls)
+{
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, values, ES_NATTS * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, ES_NATTS * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+	es_target_check(target, slot);
+}
+
+/*
+ * es_target_check raises an error if a row breaks a constraint of the table.
+ */
+void
+es_target_check(EsTarget *target, TupleTableSlot *slot)
+{
+	slot->tts_tableOid = RelationGetRelid(target->rel);
+	ExecConstraints(target->relinfo, slot, target->estate);
+	ResetPerTupleExprContext(target->estate);
+}
+
+/*
  * es_target_insert writes a number of rows that were checked, their index
- * entries, and queues their triggers.  at (if not NULL) says meanwhile at which
- * of them it is.
+ * entries, and queues their triggers, if they are to fire.  at (if not NULL)
+ * says meanwhile at which of them it is.
  */
 void
 es_target_insert(EsTarget *target, TupleTableSlot **slots, int nslots,
-				 BulkInsertState bulk, int *at)
+				 BulkInsertState bulk, bool triggers, int *at)
 {
 	EState	   *estate = target->estate;
 
@@ -227,7 +252,8 @@ es_target_insert(EsTarget *target, TupleTableSlot **slots, int nslots,
 		if (at)
 			*at = i;
 		recheck = es_insert_index_tuples(target->relinfo, slots[i], estate);
-		ExecARInsertTriggers(estate, target->relinfo, slots[i], recheck, NULL);
+		if (triggers)
+			ExecARInsertTriggers(estate, target->relinfo, slots[i], recheck, NULL);
 		list_free(recheck);
 		ResetPerTupleExprContext(estate);
 	}

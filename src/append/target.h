@@ -33,8 +33,10 @@ typedef struct EsTarget
 
 extern EsTarget *es_target_open(EsStore *store, Oid relid);
 extern TupleTableSlot **es_target_slots(EsTarget *target, int count);
+extern void es_target_store(EsTarget *target, TupleTableSlot *slot, const Datum *values, const bool *nulls);
+extern void es_target_check(EsTarget *target, TupleTableSlot *slot);
 extern void es_target_insert(EsTarget *target, TupleTableSlot **slots, int nslots,
-							 BulkInsertState bulk, int *at);
+							 BulkInsertState bulk, bool triggers, int *at);
 extern void es_target_close(EsTarget *target);
 
 #endif							/* EVENTSRC_TARGET_H */
