@@ -69,6 +69,7 @@ es_relay_main(Datum main_arg)
 		pgstat_report_appname(psprintf("eventsrc relay " INT64_FORMAT ", lane %d, in database %u",
 									   run.id, run.lane, MyDatabaseId));
 	before_shmem_exit(leave_at_exit, (Datum) 0);
+	es_memory_begin();
 
 	/* a lost update of the position only sends some events again */
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);

@@ -29,7 +29,7 @@ static uint32 wait_broker;
 static uint32 wait_retry;
 static uint32 wait_standby;
 
-static void wait_on_latch(EsRun *run, pgsocket wake, long timeout_ms, uint32 wait_event);
+static bool wait_on_latch(EsRun *run, pgsocket wake, long timeout_ms, uint32 wait_event);
 
 /*
  * es_run_name_waits makes the names of what the worker waits for.
@@ -59,7 +59,7 @@ es_run_wait_for_work(EsRun *run)
 	 */
 	if (!run->positioned || run->full || !es_run_has_room(run))
 	{
-		wait_on_latch(run, run->broker->wake, run->full && idle ? FULL_MS : BUSY_MS, wait_broker);
+		(void) wait_on_latch(run, run->broker->wake, run->full && idle ? FULL_MS : BUSY_MS, wait_broker);
 
 		/* what is wrong may be put right in the catalogs */
 		if (run->broker->troubled || !run->positioned)
@@ -83,10 +83,13 @@ es_run_wait_for_work(EsRun *run)
 	if (!run->awaits_standby)
 		ConditionVariablePrepareToSleep(&run->database->moved);
 	if (run->awaits_standby)
-		wait_on_latch(run, run->broker->wake, run->standby_ms, wait_standby);
+		(void) wait_on_latch(run, run->broker->wake, run->standby_ms, wait_standby);
 	else if (pg_atomic_read_u64(&run->database->moves) == run->moves)
-		wait_on_latch(run, run->broker->wake, idle ? IDLE_MS : BUSY_MS,
-					  idle ? wait_idle : wait_broker);
+	{
+		if (!wait_on_latch(run, run->broker->wake, idle ? IDLE_MS : BUSY_MS,
+						   idle ? wait_idle : wait_broker) && idle)
+			es_memory_end_burst(run);
+	}
 	es_worker_end_sleep(run->database, run->moves, wait_idle);
 
 	if (es_relay_status_nudged())
@@ -113,7 +116,7 @@ es_run_wait_for_people(EsRun *run)
 			 run->stop_hint ? errhint("%s", run->stop_hint) : 0));
 	while (!es_run_is_leaving(run) && !es_relay_status_nudged())
 	{
-		wait_on_latch(run, PGINVALID_SOCKET, IDLE_MS, wait_retry);
+		(void) wait_on_latch(run, PGINVALID_SOCKET, IDLE_MS, wait_retry);
 		if (!es_run_load(run) || run->relay->epoch != run->epoch)
 			break;
 	}
@@ -140,18 +143,19 @@ es_run_pause(EsRun *run)
 
 		if (left <= 0)
 			break;
-		wait_on_latch(run, PGINVALID_SOCKET, left, wait_retry);
+		(void) wait_on_latch(run, PGINVALID_SOCKET, left, wait_retry);
 	}
 }
 
 /*
  * wait_on_latch sleeps until the latch is set, the broker has something to say
- * or the time is over.
+ * or the time is over; then it returns false.
  */
-static void
+static bool
 wait_on_latch(EsRun *run, pgsocket wake, long timeout_ms, uint32 wait_event)
 {
 	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
+	bool		woken;
 
 	if (wake != PGINVALID_SOCKET)
 	{
@@ -161,9 +165,10 @@ wait_on_latch(EsRun *run, pgsocket wake, long timeout_ms, uint32 wait_event)
 		if (run->broker->wake_ms > 0)
 			timeout_ms = Min(timeout_ms, run->broker->wake_ms);
 	}
-	(void) WaitLatchOrSocket(MyLatch, events, wake, timeout_ms, wait_event);
+	woken = (WaitLatchOrSocket(MyLatch, events, wake, timeout_ms, wait_event) & WL_TIMEOUT) == 0;
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
+	return woken;
 }
 
 /*

@@ -45,6 +45,8 @@ typedef struct EsRun
 	int64		moved_total;	/* events confirmed by then */
 	int64		refused;		/* events up to here are sent one by one */
 	int64		first_total;	/* events confirmed when the broker was opened */
+	int64		trimmed_total;	/* events confirmed when memory was last given
+								 * back */
 	int			pause_ms;		/* after the next failure */
 	volatile bool catalog_changed;	/* so the relay is to be loaded again; set
 									 * by invalidation messages for servers,
@@ -89,6 +91,10 @@ extern void es_run_turn(EsRun *run);
 
 /* standby.c */
 extern int64 es_run_limit(EsRun *run, int64 safe);
+
+/* memory.c */
+extern void es_memory_begin(void);
+extern void es_memory_end_burst(EsRun *run);
 
 /* progress.c */
 extern void es_run_position(EsRun *run);
