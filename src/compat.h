@@ -239,4 +239,17 @@ es_tuplesort_getint64(Tuplesortstate *state, int64 *value)
 #define ES_F_RANDOM		F_RANDOM
 #endif
 
+/* --- reducers as programs (state/program*.c) --- */
+
+/* 17 renamed what tells whether the search_path still stands for the same */
+#if PG_VERSION_NUM >= 170000
+#define EsSearchPath				SearchPathMatcher
+#define es_search_path(context)		GetSearchPathMatcher(context)
+#define es_search_path_is(path)		SearchPathMatchesCurrentEnvironment(path)
+#else
+#define EsSearchPath				OverrideSearchPath
+#define es_search_path(context)		GetOverrideSearchPath(context)
+#define es_search_path_is(path)		OverrideSearchPathMatchesCurrent(path)
+#endif
+
 #endif							/* EVENTSRC_COMPAT_H */

@@ -1,19 +1,25 @@
 /*
  * extent.c
- *		Finds the partitions that hold a stream's events.
+ *		Finds the partitions that hold a stream's events, and compares what a
+ *		stream is found by.
  */
 #include "eventsrc.h"
 
 #include "access/genam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "read/scan.h"
+#include "store/texts.h"
+
+static Datum equal_texts(PG_FUNCTION_ARGS);
 
 /*
  * es_stream_extent finds the partitions (indexes into store->partitions) that
@@ -62,4 +68,32 @@ es_stream_extent(EsStore *store, text *aggregate_type, text *aggregate_id,
 	index_close(index, NoLock);
 	table_close(rel, NoLock);
 	return found;
+}
+
+/*
+ * es_compare_as has a condition on a column of an index compare as the index
+ * does.  Every row of a stream is compared with its type and id, so texts go by
+ * a function that looks up no collation where it is "C".
+ */
+void
+es_compare_as(ScanKey key, Relation index)
+{
+	key->sk_collation = index->rd_indcollation[key->sk_attno - 1];
+	if (key->sk_func.fn_oid == F_TEXTEQ)
+		key->sk_func.fn_addr = key->sk_collation == C_COLLATION_OID ? equal_texts : texteq;
+}
+
+/*
+ * equal_texts is texteq() for the collation "C".
+ */
+static Datum
+equal_texts(PG_FUNCTION_ARGS)
+{
+	struct varlena *one = (struct varlena *) PG_GETARG_POINTER(0);
+	struct varlena *other = (struct varlena *) PG_GETARG_POINTER(1);
+
+	if ((VARATT_IS_EXTENDED(one) && !VARATT_IS_SHORT(one)) ||
+		(VARATT_IS_EXTENDED(other) && !VARATT_IS_SHORT(other)))
+		return texteq(fcinfo);
+	PG_RETURN_BOOL(es_text_same(one, other));
 }

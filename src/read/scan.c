@@ -91,7 +91,7 @@ open_part(EsScan *scan, PartScan *part)
 
 	/* compare as the index does */
 	for (int i = 0; i < scan->nkeys; i++)
-		scan->keys[i].sk_collation = part->index->rd_indcollation[scan->keys[i].sk_attno - 1];
+		es_compare_as(&scan->keys[i], part->index);
 	part->scan = es_index_beginscan(part->rel, part->index, scan->snapshot, scan->nkeys);
 	index_rescan(part->scan, scan->keys, scan->nkeys, NULL, 0);
 }

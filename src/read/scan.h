@@ -14,6 +14,7 @@
 
 #include "store/store.h"
 
+#include "access/skey.h"
 #include "executor/tuptable.h"
 #include "utils/snapshot.h"
 
@@ -47,6 +48,9 @@ extern EsScan *es_scan_stream_in(EsStore *store, int partition, text *aggregate_
 /* the partitions (indexes into the store's) that hold a stream's events */
 extern bool es_stream_extent(EsStore *store, text *aggregate_type, text *aggregate_id,
 							 Snapshot snapshot, int *first, int *last, ItemPointer row, bool *lost);
+
+/* has a condition on a column of an index compare as the index does */
+extern void es_compare_as(ScanKey key, Relation index);
 
 /* whether another snapshot sees the row that was returned last (stream order) */
 extern bool es_scan_visible(EsScan *scan, TupleTableSlot *slot, Snapshot snapshot);

@@ -96,6 +96,18 @@ names_handler(Oid function)
 }
 
 /*
+ * es_program_plpgsql_watched tells whether a debugger or profiler is there, which
+ * wants to see each statement.
+ */
+bool
+es_program_plpgsql_watched(void)
+{
+	PLpgSQL_plugin **plugin = (PLpgSQL_plugin **) find_rendezvous_variable("PLpgSQL_plugin");
+
+	return *plugin != NULL;
+}
+
+/*
  * es_program_plpgsql makes the steps of a function that was called just now; NIL
  * if there are none that would help.
  */
@@ -103,15 +115,11 @@ List *
 es_program_plpgsql(EsProgramBuild *build, FmgrInfo *call)
 {
 	Plpgsql		plpgsql = {0};
-	PLpgSQL_plugin **plugin = (PLpgSQL_plugin **) find_rendezvous_variable("PLpgSQL_plugin");
 	PLpgSQL_function *function = call->fn_extra;
 	List	   *steps;
 	bool		ends = false;
 
-	/* a debugger or profiler wants to see each statement */
-	if (*plugin != NULL)
-		return NIL;
-	if (function->fn_oid != build->function || function->fn_nargs != 2 ||
+	if (function->fn_oid != build->code->function || function->fn_nargs != 2 ||
 		function->fn_retset || function->fn_rettype != JSONBOID || function->out_param_varno >= 0)
 		return NIL;
 
@@ -125,7 +133,7 @@ es_program_plpgsql(EsProgramBuild *build, FmgrInfo *call)
 	steps = add_block(build, NIL, function->action, &ends);
 	if (!ends)
 		steps = lappend(steps, es_program_step(ES_STEP_STOP, NULL));
-	if (((EsProgramStep *) linitial(steps))->kind == ES_STEP_STOP && !build->program->unfinished)
+	if (((EsProgramStep *) linitial(steps))->kind == ES_STEP_STOP && !build->code->unfinished)
 		return NIL;
 	return steps;
 }
@@ -240,7 +248,7 @@ declare(EsProgramBuild *build, PLpgSQL_var *var)
 		if (step->expr == NULL)
 			return NULL;
 	}
-	step->target = plpgsql->ids[var->dno] = es_program_add_param(build->program, var->datatype->typoid);
+	step->target = plpgsql->ids[var->dno] = es_program_add_param(build->code, var->datatype->typoid);
 	return step;
 }
 
@@ -310,7 +318,7 @@ branch_case(EsProgramBuild *build, PLpgSQL_stmt_case *statement)
 		if (step->expr == NULL)
 			return NULL;
 		/* the variable gets the type of what it is given */
-		step->target = es_program_add_param(build->program, statement->t_expr->expr_simple_type);
+		step->target = es_program_add_param(build->code, statement->t_expr->expr_simple_type);
 		plpgsql->ids[statement->t_varno] = step->target;
 	}
 	foreach(cell, statement->case_when_list)
@@ -420,14 +428,14 @@ planned(EsProgramBuild *build, PLpgSQL_expr *expr)
 {
 	if (expr->plan == NULL)
 	{
-		build->program->unfinished = true;
+		build->code->unfinished = true;
 		return NULL;
 	}
 	if (expr->expr_simple_expr == NULL)
 		return NULL;
 	if (!CachedPlanIsSimplyValid(expr->expr_simple_plansource, expr->expr_simple_plan, NULL))
 	{
-		build->program->unfinished = true;
+		build->code->unfinished = true;
 		return NULL;
 	}
 	return expr->expr_simple_expr;

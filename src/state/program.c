@@ -44,11 +44,25 @@ bool		es_setting_inline_reducers = true;
 static uint64 catalog_generation = 0;
 
 static void count_change(Datum arg, int cacheid, uint32 hashvalue);
+static bool is_current(EsProgram *program);
+static void use_kept(EsReducer *reducer);
 static bool find_language(EsReducer *reducer, Oid *language);
-static EsProgram *new_program(MemoryContext parent);
+static EsProgramCode *make_code(EsReducer *reducer, Oid language);
+static EsProgramCode *new_code(EsReducer *reducer);
+static EsProgram *new_program(MemoryContext parent, EsProgramCode *code);
+static void release_code(void *arg);
 static void free_program(EsProgram *program);
 static List *sql_steps(EsProgramBuild *build);
 static int	find_sql_param(EsProgramBuild *build, Param *param);
+
+/*
+ * es_program_generation returns a number that changes with the catalogs.
+ */
+uint64
+es_program_generation(void)
+{
+	return catalog_generation;
+}
 
 /*
  * es_program_usable tells whether the reducer has a program that is up to date.
@@ -58,21 +72,51 @@ es_program_usable(EsReducer *reducer)
 {
 	EsProgram  *program = reducer->program;
 
-	if (program == NULL)
-		return false;
-	program->where = NULL;		/* an error may have left it */
+	if (program)
+		program->where = NULL;	/* an error may have left it */
 	if (!es_setting_inline_reducers)
 		return false;
-	if (program->generation == catalog_generation && program->user == GetUserId() &&
-		strcmp(program->search_path, namespace_search_path) == 0)
+	if (program && is_current(program))
 	{
 		if (program->stops < 16 || program->stops * 2 < program->runs)
 			return true;
 		reducer->opaque = true;
 	}
-	reducer->program = NULL;
-	free_program(program);
-	return false;
+	if (program)
+	{
+		reducer->program = NULL;
+		free_program(program);
+	}
+	if (!reducer->opaque)
+		use_kept(reducer);
+	return reducer->program != NULL;
+}
+
+/*
+ * is_current tells whether a program was made of what is there now.
+ */
+static bool
+is_current(EsProgram *program)
+{
+	EsProgramCode *code = program->code;
+
+	return code->generation == catalog_generation && code->user == GetUserId() &&
+		strcmp(code->search_path, namespace_search_path) == 0;
+}
+
+/*
+ * use_kept gives the reducer the program that an earlier query has made, if
+ * there is one.
+ */
+static void
+use_kept(EsReducer *reducer)
+{
+	EsProgramCode *code = es_program_kept(reducer);
+
+	if (code && code->steps == NIL)
+		reducer->opaque = true;
+	else if (code)
+		reducer->program = new_program(reducer->context, code);
 }
 
 /*
@@ -82,13 +126,13 @@ es_program_usable(EsReducer *reducer)
 void
 es_program_learn(EsReducer *reducer)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	EsProgramBuild build = {0};
+	EsProgram  *before = reducer->program;
+	EsProgramCode *code;
 	Oid			language;
 
 	if (reducer->opaque || !es_setting_inline_reducers)
 		return;
-	if (reducer->program && !reducer->program->unfinished)
+	if (before && !before->code->unfinished)
 		return;
 	if (reducer->builds++ >= MAX_BUILDS || !find_language(reducer, &language))
 	{
@@ -96,30 +140,23 @@ es_program_learn(EsReducer *reducer)
 		return;
 	}
 
-	build.function = reducer->function;
-	build.program = new_program(reducer->context);
-	MemoryContextSwitchTo(build.program->context);
-	if (language == SQLlanguageId)
-		build.program->steps = sql_steps(&build);
-	else
-		build.program->steps = es_program_plpgsql(&build, &reducer->call);
-	build.program->params->numParams = ES_PARAM_OTHER + build.program->nothers;
-	MemoryContextSwitchTo(caller);
-
-	if (reducer->program)
-	{
-		build.program->runs = reducer->program->runs;
-		build.program->stops = reducer->program->stops;
-		free_program(reducer->program);
-		reducer->program = NULL;
-	}
-	if (build.program->steps == NIL)
-	{
+	code = make_code(reducer, language);
+	es_program_keep(code);
+	reducer->program = NULL;
+	if (code->steps == NIL)
 		reducer->opaque = true;
-		free_program(build.program);
-	}
 	else
-		reducer->program = build.program;
+	{
+		reducer->program = new_program(reducer->context, code);
+		if (before)
+		{
+			reducer->program->runs = before->runs;
+			reducer->program->stops = before->stops;
+		}
+	}
+	if (before)
+		free_program(before);
+	es_program_release(code);
 }
 
 /*
@@ -141,20 +178,45 @@ find_language(EsReducer *reducer, Oid *language)
 	*language = procedure->prolang;
 	good = !procedure->prosecdef && heap_attisnull(tuple, Anum_pg_proc_proconfig, NULL);
 	ReleaseSysCache(tuple);
+	if (good && *language != SQLlanguageId && es_program_plpgsql_watched())
+		good = false;
 	return good && (*language == SQLlanguageId || es_program_is_plpgsql(*language, &reducer->call));
 }
 
 /*
- * new_program makes a program without steps.
+ * make_code makes the code of a reducer; without steps if there can be none.
  */
-static EsProgram *
-new_program(MemoryContext parent)
+static EsProgramCode *
+make_code(EsReducer *reducer, Oid language)
+{
+	EsProgramBuild build = {0};
+	EsProgramCode *code = new_code(reducer);
+	MemoryContext caller = MemoryContextSwitchTo(code->context);
+
+	build.code = code;
+	if (language == SQLlanguageId)
+		code->steps = sql_steps(&build);
+	else
+		code->steps = es_program_plpgsql(&build, &reducer->call);
+	MemoryContextSwitchTo(caller);
+
+	/* from now on it is for who has it in use to free it */
+	MemoryContextSetParent(code->context, TopMemoryContext);
+	code->users = 1;
+	return code;
+}
+
+/*
+ * new_code makes code without steps.
+ */
+static EsProgramCode *
+new_code(EsReducer *reducer)
 {
 	static bool registered = false;
-	MemoryContext context = AllocSetContextCreate(parent, "eventsrc program",
+	MemoryContext context = AllocSetContextCreate(reducer->context, "eventsrc program code",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	EsProgram  *program = palloc0(sizeof(EsProgram));
+	EsProgramCode *code = palloc0(sizeof(EsProgramCode));
 
 	if (!registered)
 	{
@@ -164,19 +226,57 @@ new_program(MemoryContext parent)
 		CacheRegisterSyscacheCallback(NAMESPACEOID, count_change, (Datum) 0);
 		registered = true;
 	}
+	code->context = context;
+	code->function = reducer->function;
+	code->address = reducer->call.fn_addr;
+	code->generation = catalog_generation;
+	code->search_path = pstrdup(namespace_search_path);
+	code->path = es_search_path(context);
+	code->user = GetUserId();
+	MemoryContextSwitchTo(caller);
+	return code;
+}
+
+/*
+ * new_program makes a program that runs code.
+ */
+static EsProgram *
+new_program(MemoryContext parent, EsProgramCode *code)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "eventsrc program",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	EsProgram  *program = palloc0(sizeof(EsProgram));
+
 	program->context = context;
-	program->generation = catalog_generation;
-	program->search_path = pstrdup(namespace_search_path);
-	program->user = GetUserId();
+	program->code = code;
 	program->params = makeParamList(0);
 	program->params->paramFetch = es_program_fetch;
 	program->params->paramFetchArg = program;
+	program->params->numParams = ES_PARAM_OTHER + code->nothers;
 	program->econtext = CreateStandaloneExprContext();
 	program->econtext->ecxt_param_list_info = program->params;
+	program->evals = palloc0(sizeof(ExprState *) * code->nevals);
+	program->variables = palloc0(sizeof(NullableDatum) * code->nothers);
 	program->parts_room = 4;
 	program->parts = palloc(sizeof(Jsonb *) * program->parts_room);
+
+	/* it goes with its context at the latest */
+	program->release.func = release_code;
+	program->release.arg = code;
+	code->users++;
+	MemoryContextRegisterResetCallback(context, &program->release);
 	MemoryContextSwitchTo(caller);
 	return program;
+}
+
+/*
+ * release_code is called when the memory of a program that runs code goes.
+ */
+static void
+release_code(void *arg)
+{
+	es_program_release(arg);
 }
 
 /*
@@ -207,7 +307,7 @@ sql_steps(EsProgramBuild *build)
 	Oid			types[2] = {JSONBOID, es_event_type()};
 	List	   *args = NIL;
 	Expr	   *expr;
-	char	   *name = get_func_name(build->function);
+	char	   *name = get_func_name(build->code->function);
 
 	for (int i = 0; i < 2; i++)
 	{
@@ -220,14 +320,14 @@ sql_steps(EsProgramBuild *build)
 		param->location = -1;
 		args = lappend(args, param);
 	}
-	expr = (Expr *) makeFuncExpr(build->function, JSONBOID, args, InvalidOid,
+	expr = (Expr *) makeFuncExpr(build->code->function, JSONBOID, args, InvalidOid,
 								 DEFAULT_COLLATION_OID, COERCE_EXPLICIT_CALL);
 	expr = expression_planner(expr);
-	if (IsA(expr, FuncExpr) && ((FuncExpr *) expr)->funcid == build->function)
+	if (IsA(expr, FuncExpr) && ((FuncExpr *) expr)->funcid == build->code->function)
 		return NIL;
 	if (contain_volatile_functions((Node *) expr))
 		return NIL;
-	build->readonly = func_volatile(build->function) != PROVOLATILE_VOLATILE;
+	build->readonly = func_volatile(build->code->function) != PROVOLATILE_VOLATILE;
 	build->find_param = find_sql_param;
 	return es_program_return(build, expr, psprintf("SQL function \"%s\" statement 1", name));
 }
@@ -259,18 +359,18 @@ es_program_step(EsStepKind kind, const char *where)
  * key of the state.
  */
 int
-es_program_add_param(EsProgram *program, Oid type)
+es_program_add_param(EsProgramCode *code, Oid type)
 {
-	if (program->nothers == program->room)
+	if (code->nothers == code->room)
 	{
-		program->room = program->room * 2 + 8;
-		program->others = program->others ?
-			repalloc(program->others, sizeof(EsProgramParam) * program->room) :
-			palloc(sizeof(EsProgramParam) * program->room);
+		code->room = code->room * 2 + 8;
+		code->others = code->others ?
+			repalloc(code->others, sizeof(EsProgramParam) * code->room) :
+			palloc(sizeof(EsProgramParam) * code->room);
 	}
-	memset(&program->others[program->nothers], 0, sizeof(EsProgramParam));
-	program->others[program->nothers].type = type;
-	return ES_PARAM_OTHER + program->nothers++;
+	memset(&code->others[code->nothers], 0, sizeof(EsProgramParam));
+	code->others[code->nothers].type = type;
+	return ES_PARAM_OTHER + code->nothers++;
 }
 
 /*

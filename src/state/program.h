@@ -6,13 +6,16 @@
  *		program.c		 when there is a program; that of an SQL function
  *		program_expr.c	 its expressions
  *		plpgsql.c		 the statements of PL/pgSQL functions
+ *		program_kept.c	 what is kept of programs from query to query
  *		run.c			 runs a program for an event
+ *		run_object.c	 makes the objects that a program adds to the state
  */
 #ifndef EVENTSRC_PROGRAM_H
 #define EVENTSRC_PROGRAM_H
 
 #include "state/state.h"
 
+#include "catalog/namespace.h"
 #include "executor/executor.h"
 #include "nodes/params.h"
 
@@ -32,21 +35,40 @@ typedef struct EsProgramParam
 	char	   *key;			/* NULL: a variable */
 	int			keylen;
 	bool		as_text;		/* state ->> key, not state -> key */
-	NullableDatum value;		/* of a variable */
 } EsProgramParam;
 
-/* what is added to the state: state || expr, or jsonb_set(state, {key}, expr) */
+/* what is evaluated; each run of the program makes its own ExprState of it */
+typedef struct EsProgramEval
+{
+	Expr	   *expr;
+	int			number;			/* of the ExprState */
+} EsProgramEval;
+
+/* a key and value of jsonb_build_object() */
+typedef struct EsProgramField
+{
+	EsProgramEval eval;
+	Oid			type;
+	char	   *key;
+	int			keylen;
+} EsProgramField;
+
+/*
+ * What is added to the state: state || eval, jsonb_set(state, {key}, eval), or
+ * state || jsonb_build_object(fields).
+ */
 typedef struct EsProgramPart
 {
-	ExprState  *expr;
-	char	   *key;			/* NULL: the keys of expr's value */
+	EsProgramEval eval;
+	char	   *key;			/* NULL: the keys of eval's value */
 	int			keylen;
+	List	   *fields;			/* of EsProgramField */
 } EsProgramPart;
 
 /* an expression: the state with parts added to it, or any */
 typedef struct EsProgramExpr
 {
-	ExprState  *expr;			/* NULL: the state and parts */
+	EsProgramEval eval;			/* expr NULL: the state and parts */
 	bool		is_varlena;
 	bool		snapshot;		/* it needs one of its own */
 	List	   *parts;			/* of EsProgramPart */
@@ -77,19 +99,39 @@ typedef struct EsProgramArm
 	List	   *steps;
 } EsProgramArm;
 
-struct EsProgram
+/*
+ * What is made of a reducer's body.  It does not change any more, and holds no
+ * pointers to what belongs to others.
+ */
+typedef struct EsProgramCode
 {
 	MemoryContext context;
+	int			users;			/* the programs that run it, and who keeps it */
+	Oid			function;
+	PGFunction	address;		/* how it is called */
 	uint64		generation;		/* of the catalogs that it was made from */
 	char	   *search_path;
-	Oid			user;			/* may call what it calls */
-	List	   *steps;
+	EsSearchPath *path;			/* what that stood for */
+	Oid			user;			/* may call what it calls: */
+	List	   *functions;
+	List	   *steps;			/* NIL: there can be no program */
 	bool		unfinished;		/* calls can tell more about the function */
-	ParamListInfo params;
-	ExprContext *econtext;
+	int			nevals;
 	int			nothers;
 	int			room;
 	EsProgramParam *others;
+} EsProgramCode;
+
+/* A program that one query runs. */
+struct EsProgram
+{
+	MemoryContext context;
+	MemoryContextCallback release;
+	EsProgramCode *code;
+	ParamListInfo params;
+	ExprContext *econtext;
+	ExprState **evals;			/* NULL: not needed yet */
+	NullableDatum *variables;	/* by number in the code's others */
 
 	/* how it goes */
 	int64		runs;
@@ -116,8 +158,7 @@ struct EsProgram
 /* What is known while a program is made. */
 typedef struct EsProgramBuild
 {
-	EsProgram  *program;
-	Oid			function;
+	EsProgramCode *code;
 	bool		readonly;		/* it is not volatile */
 	bool		failed;			/* the expression at hand cannot be used */
 	int			(*find_param) (struct EsProgramBuild *build, Param *param);
@@ -125,20 +166,45 @@ typedef struct EsProgramBuild
 } EsProgramBuild;
 
 /* program.c */
-extern int	es_program_add_param(EsProgram *program, Oid type);
+extern uint64 es_program_generation(void);
+extern int	es_program_add_param(EsProgramCode *code, Oid type);
 extern int	es_program_column(const char *name);
 extern EsProgramStep *es_program_step(EsStepKind kind, const char *where);
 
 /* program_expr.c */
 extern EsProgramExpr *es_program_expr(EsProgramBuild *build, Expr *expr, bool open);
 extern List *es_program_return(EsProgramBuild *build, Expr *expr, const char *where);
+extern bool es_program_may_execute(Oid function);
 
 /* plpgsql.c */
 extern bool es_program_is_plpgsql(Oid language, FmgrInfo *call);
+extern bool es_program_plpgsql_watched(void);
 extern List *es_program_plpgsql(EsProgramBuild *build, FmgrInfo *call);
+
+/* program_kept.c */
+extern EsProgramCode *es_program_kept(EsReducer *reducer);
+extern void es_program_keep(EsProgramCode *code);
+extern void es_program_release(EsProgramCode *code);
 
 /* run.c */
 extern ParamExternData *es_program_fetch(ParamListInfo params, int id, bool speculative,
 										 ParamExternData *result);
+extern ExprState *es_program_prepare(EsProgram *program, const EsProgramEval *eval);
+
+/*
+ * es_program_ready returns what evaluates an expression in this run of the
+ * program.
+ */
+static inline ExprState *
+es_program_ready(EsProgram *program, const EsProgramEval *eval)
+{
+	ExprState  *state = program->evals[eval->number];
+
+	return likely(state != NULL) ? state : es_program_prepare(program, eval);
+}
+
+/* run_object.c */
+extern bool es_program_builds(Oid type);
+extern Jsonb *es_program_object(EsProgram *program, EsProgramPart *part);
 
 #endif							/* EVENTSRC_PROGRAM_H */

@@ -19,14 +19,16 @@
 static Node *adapt(Node *node, EsProgramBuild *build);
 static Node *adapt_param(EsProgramBuild *build, Param *param);
 static Node *adapt_key(EsProgramBuild *build, Node *node, Oid function, List *args);
-static bool calls_forbidden(Node *node, void *context);
-static bool is_forbidden(Oid function, void *context);
+static bool calls_forbidden(Node *node, void *build);
+static bool is_forbidden(Oid function, void *build);
 static bool needs_snapshot(Node *node, void *context);
 static bool may_read(Oid function, void *context);
 static bool find_parts(EsProgramBuild *build, Node *node, List **parts);
+static List *find_fields(EsProgramBuild *build, Node *node);
+static char *constant_text(Node *node);
 static bool find_call(Node *node, Oid *function, List **args);
 static bool is_state(Node *node);
-static ExprState *prepare(EsProgramBuild *build, Expr *expr);
+static EsProgramEval new_eval(EsProgramBuild *build, Node *expr);
 
 /*
  * es_program_return makes the steps that return an expression.  CASE becomes a
@@ -81,13 +83,13 @@ es_program_expr(EsProgramBuild *build, Expr *expr, bool open)
 	Node	   *node;
 
 	build->failed = false;
-	node = adapt((Node *) expr, build);
-	if (build->failed || contain_volatile_functions(node) || calls_forbidden(node, NULL))
+	node = adapt(copyObject((Node *) expr), build);
+	if (build->failed || contain_volatile_functions(node) || calls_forbidden(node, build))
 		return NULL;
 	result->snapshot = !build->readonly && needs_snapshot(node, NULL);
 	if (!open || !find_parts(build, node, &result->parts))
 	{
-		result->expr = prepare(build, (Expr *) node);
+		result->eval = new_eval(build, node);
 		result->is_varlena = get_typlen(exprType(node)) == -1;
 	}
 	return result;
@@ -159,7 +161,7 @@ adapt_param(EsProgramBuild *build, Param *param)
 	else if (id == ES_PARAM_EVENT)
 		type = es_event_type();
 	else if (id >= ES_PARAM_OTHER)
-		type = build->program->others[id - ES_PARAM_OTHER].type;
+		type = build->code->others[id - ES_PARAM_OTHER].type;
 	else if (id >= ES_PARAM_COLUMN)
 		type = TupleDescAttr(es_event_tupdesc(), id - ES_PARAM_COLUMN)->atttypid;
 	if (type != param->paramtype)
@@ -190,8 +192,8 @@ adapt_key(EsProgramBuild *build, Node *node, Oid function, List *args)
 	result->paramtypmod = -1;
 	result->paramcollid = exprCollation(node);
 	result->location = -1;
-	result->paramid = es_program_add_param(build->program, result->paramtype);
-	other = &build->program->others[result->paramid - ES_PARAM_OTHER];
+	result->paramid = es_program_add_param(build->code, result->paramtype);
+	other = &build->code->others[result->paramid - ES_PARAM_OTHER];
 	other->key = TextDatumGetCString(key->constvalue);
 	other->keylen = strlen(other->key);
 	other->as_text = function == F_JSONB_OBJECT_FIELD_TEXT;
@@ -200,24 +202,37 @@ adapt_key(EsProgramBuild *build, Node *node, Oid function, List *args)
 
 /*
  * calls_forbidden tells whether an expression calls functions that the current
- * user may not: the call itself is what has to fail, if it comes to that.
+ * user may not: the call itself is what has to fail, if it comes to that.  The
+ * code notes what it calls.
  */
 static bool
-calls_forbidden(Node *node, void *context)
+calls_forbidden(Node *node, void *build)
 {
 	if (node == NULL)
 		return false;
-	return check_functions_in_node(node, is_forbidden, context) ||
-		expression_tree_walker(node, calls_forbidden, context);
+	return check_functions_in_node(node, is_forbidden, build) ||
+		expression_tree_walker(node, calls_forbidden, build);
 }
 
 /*
  * is_forbidden tells whether the current user may not execute a function.
  */
 static bool
-is_forbidden(Oid function, void *context)
+is_forbidden(Oid function, void *build)
 {
-	return es_proc_aclcheck(function, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK;
+	EsProgramCode *code = ((EsProgramBuild *) build)->code;
+
+	code->functions = list_append_unique_oid(code->functions, function);
+	return !es_program_may_execute(function);
+}
+
+/*
+ * es_program_may_execute tells whether the current user may execute a function.
+ */
+bool
+es_program_may_execute(Oid function)
+{
+	return es_proc_aclcheck(function, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK;
 }
 
 /*
@@ -296,11 +311,63 @@ find_parts(EsProgramBuild *build, Node *node, List **parts)
 		return false;
 
 	part = palloc0(sizeof(EsProgramPart));
-	part->expr = prepare(build, key ? lthird(args) : lsecond(args));
+	if (key == NULL)
+		part->fields = find_fields(build, lsecond(args));
+	if (part->fields == NIL)
+		part->eval = new_eval(build, key ? lthird(args) : lsecond(args));
 	part->key = key;
 	part->keylen = key ? strlen(key) : 0;
 	*parts = lappend(*parts, part);
 	return true;
+}
+
+/*
+ * find_fields finds the keys and values of a call of jsonb_build_object() whose
+ * keys are known and whose values are of types that can be put into an object
+ * without their output functions; NIL for any other expression.
+ */
+static List *
+find_fields(EsProgramBuild *build, Node *node)
+{
+	FuncExpr   *call = (FuncExpr *) node;
+	List	   *fields = NIL;
+
+	if (!IsA(node, FuncExpr) || call->funcid != F_JSONB_BUILD_OBJECT_ANY || call->funcvariadic ||
+		list_length(call->args) % 2 != 0)
+		return NIL;
+	for (int i = 0; i < list_length(call->args); i += 2)
+	{
+		if (constant_text(list_nth(call->args, i)) == NULL ||
+			!es_program_builds(exprType(list_nth(call->args, i + 1))))
+			return NIL;
+	}
+	for (int i = 0; i < list_length(call->args); i += 2)
+	{
+		EsProgramField *field = palloc0(sizeof(EsProgramField));
+		Node	   *value = list_nth(call->args, i + 1);
+
+		field->key = constant_text(list_nth(call->args, i));
+		field->keylen = strlen(field->key);
+		field->type = exprType(value);
+		field->eval = new_eval(build, value);
+		fields = lappend(fields, field);
+	}
+	return fields;
+}
+
+/*
+ * constant_text returns a text that is known; NULL if the expression is none.
+ */
+static char *
+constant_text(Node *node)
+{
+	Const	   *constant = (Const *) node;
+
+	if (!IsA(node, Const) || constant->constisnull)
+		return NULL;
+	if (constant->consttype == UNKNOWNOID)
+		return pstrdup(DatumGetCString(constant->constvalue));
+	return constant->consttype == TEXTOID ? TextDatumGetCString(constant->constvalue) : NULL;
 }
 
 /*
@@ -334,10 +401,13 @@ is_state(Node *node)
 }
 
 /*
- * prepare makes an expression ready to be evaluated.
+ * new_eval notes an expression that is to be evaluated.
  */
-static ExprState *
-prepare(EsProgramBuild *build, Expr *expr)
+static EsProgramEval
+new_eval(EsProgramBuild *build, Node *expr)
 {
-	return ExecInitExprWithParams(expr, build->program->params);
+	return (EsProgramEval)
+	{
+		(Expr *) expr, build->code->nevals++
+	};
 }

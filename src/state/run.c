@@ -29,7 +29,6 @@ static inline void begin_expr(EsProgramExpr *expr);
 static inline void end_expr(EsProgramExpr *expr);
 static bool holds(EsProgram *program, EsProgramExpr *condition);
 static void add_part(EsProgram *program, Jsonb *part);
-static Jsonb *object_of(const char *key, int keylen, Datum value);
 static bool is_object(EsProgram *program);
 static Datum write_state(EsProgram *program, bool *isnull);
 static void set_value(EsProgram *program, Datum value, bool isnull);
@@ -61,7 +60,7 @@ es_program_run(EsProgram *program, TupleTableSlot *slot, EsMerge *merge, Datum s
 	program->nparts = 0;
 	ResetExprContext(program->econtext);
 
-	result = run_steps(program, program->steps);
+	result = run_steps(program, program->code->steps);
 	program->where = NULL;
 	if (result == RUN_RETURN)
 		return true;
@@ -161,7 +160,7 @@ run_branch(EsProgram *program, EsProgramStep *step)
 
 		value.value = evaluate(program, step->expr, &value.isnull);
 		if (step->target)
-			program->others[step->target - ES_PARAM_OTHER].value = value;
+			program->variables[step->target - ES_PARAM_OTHER] = value;
 		else
 		{
 			program->econtext->caseValue_datum = value.value;
@@ -191,7 +190,7 @@ assign(EsProgram *program, EsProgramStep *step)
 	new.isnull = true;
 	if (step->expr)
 		new.value = evaluate(program, step->expr, &new.isnull);
-	program->others[step->target - ES_PARAM_OTHER].value = new;
+	program->variables[step->target - ES_PARAM_OTHER] = new;
 	return true;
 }
 
@@ -208,7 +207,7 @@ change_state(EsProgram *program, EsProgramExpr *expr)
 	Datum		value;
 	bool		isnull;
 
-	if (expr->expr)
+	if (expr->eval.expr)
 	{
 		value = evaluate(program, expr, &isnull);
 		set_value(program, value, isnull);
@@ -224,10 +223,12 @@ change_state(EsProgram *program, EsProgramExpr *expr)
 	{
 		EsProgramPart *part = lfirst(cell);
 
-		value = ExecEvalExpr(part->expr, program->econtext, &isnull);
-		if (isnull || (part->key && !is_object(program)))
+		if (part->key && !is_object(program))
 			break;
-		parts[nparts++] = part->key ? object_of(part->key, part->keylen, value) : DatumGetJsonbP(value);
+		parts[nparts] = es_program_object(program, part);
+		if (parts[nparts] == NULL)
+			break;
+		nparts++;
 	}
 	end_expr(expr);
 	if (nparts < list_length(expr->parts) || (program->assigned && program->value.isnull))
@@ -251,9 +252,23 @@ evaluate(EsProgram *program, EsProgramExpr *expr, bool *isnull)
 	Datum		value;
 
 	begin_expr(expr);
-	value = ExecEvalExpr(expr->expr, program->econtext, isnull);
+	value = ExecEvalExpr(es_program_ready(program, &expr->eval), program->econtext, isnull);
 	end_expr(expr);
 	return expr->is_varlena ? MakeExpandedObjectReadOnly(value, *isnull, -1) : value;
+}
+
+/*
+ * es_program_prepare makes an expression ready to be evaluated.
+ */
+ExprState *
+es_program_prepare(EsProgram *program, const EsProgramEval *eval)
+{
+	MemoryContext caller = MemoryContextSwitchTo(program->context);
+	ExprState  *state = ExecInitExprWithParams(eval->expr, program->params);
+
+	program->evals[eval->number] = state;
+	MemoryContextSwitchTo(caller);
+	return state;
 }
 
 /*
@@ -315,31 +330,6 @@ add_part(EsProgram *program, Jsonb *part)
 	}
 	state = write_state(program, &isnull);
 	set_value(program, DirectFunctionCall2(jsonb_concat, state, JsonbPGetDatum(part)), false);
-}
-
-/*
- * object_of makes an object of one key.
- */
-static Jsonb *
-object_of(const char *key, int keylen, Datum value)
-{
-	JsonbParseState *parse = NULL;
-	JsonbValue	item;
-	Jsonb	   *jsonb = DatumGetJsonbP(value);
-
-	(void) pushJsonbValue(&parse, WJB_BEGIN_OBJECT, NULL);
-	item.type = jbvString;
-	item.val.string.val = unconstify(char *, key);
-	item.val.string.len = keylen;
-	(void) pushJsonbValue(&parse, WJB_KEY, &item);
-	if (!JsonbExtractScalar(&jsonb->root, &item))
-	{
-		item.type = jbvBinary;
-		item.val.binary.data = &jsonb->root;
-		item.val.binary.len = VARSIZE(jsonb) - VARHDRSZ;
-	}
-	(void) pushJsonbValue(&parse, WJB_VALUE, &item);
-	return JsonbValueToJsonb(pushJsonbValue(&parse, WJB_END_OBJECT, NULL));
 }
 
 /*
@@ -408,15 +398,17 @@ es_program_fetch(ParamListInfo params, int id, bool speculative, ParamExternData
 	result->pflags = 0;
 	if (id >= ES_PARAM_OTHER)
 	{
-		EsProgramParam *param = &program->others[id - ES_PARAM_OTHER];
+		EsProgramParam *param = &program->code->others[id - ES_PARAM_OTHER];
 
 		result->ptype = param->type;
 		if (param->key)
 			read_key(program, param, result);
 		else
 		{
-			result->value = param->value.value;
-			result->isnull = param->value.isnull;
+			NullableDatum *variable = &program->variables[id - ES_PARAM_OTHER];
+
+			result->value = variable->value;
+			result->isnull = variable->isnull;
 		}
 	}
 	else if (id >= ES_PARAM_COLUMN)

@@ -281,6 +281,9 @@ fold_recorded(EsStateQuery *query, EsFold *fold, EsStateAnswer *answer)
 	es_scan_upcast(scan);
 	while ((slot = es_scan_next(scan)) != NULL)
 	{
+		/* at once what every event is asked for */
+		slot_getsomeattrs(slot, ES_ATT_DATA);
+
 		/* recorded_at never runs backwards within a stream */
 		if (query->as_of != DT_NOEND &&
 			DatumGetTimestampTz(slot_getattr(slot, ES_ATT_RECORDED_AT,

@@ -86,6 +86,26 @@ BEGIN
     RETURN state || jsonb_build_object('now', state ->> 'v', 'typed', jsonb_typeof(state -> 'v'), 'whole', length(state::text));
 END
 $$;
+-- values of all types, put into objects
+CREATE FUNCTION regress_objects(state jsonb, event es_event) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    n numeric := (event.data ->> 'n')::numeric;
+    name varchar(9) := event.event_type;
+BEGIN
+    CASE event.event_type
+        WHEN 'Placed' THEN n := 'NaN';
+        WHEN 'Paid' THEN n := n / 7;
+        WHEN 'Added' THEN n := n * 1e40 + 0.500;
+        WHEN 'Refunded' THEN n := NULL;
+        WHEN 'Cleared' THEN IF event.version > 20 THEN n := '-Infinity'; END IF;
+        ELSE name := '';
+    END CASE;
+    RETURN state || jsonb_build_object('n', n, 'twice', 1, 'twice', name, 'v', event.data -> 'v', 'text', event.data ->> 'v', 'big', event.version * -1000000000000,
+                                       'int', event.version::int - 5, 'yes', event.version > 3, 'no', NULL::boolean, 'unknown', 'literal', 'null', NULL, '', 'empty')
+        || jsonb_build_object() || jsonb_build_object(event.event_type, 1)
+        || jsonb_build_object('seen', state ->> 'n', 'at', event.recorded_at > '2020-01-01', 'date', date '2020-01-02', 'deep', jsonb_build_object('n', n, 'list', jsonb_build_array(n, name)));
+END
+$$;
 -- states that are no objects, and get to be such
 CREATE FUNCTION regress_shapes(state jsonb, event es_event) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
@@ -238,7 +258,11 @@ SET eventsrc.store = 'regress_programs';
 SELECT * FROM regress_kept.differing ORDER BY 1 DESC, 2 DESC, 3 LIMIT 5;
 -- errors there were, of several kinds
 SELECT count(DISTINCT split_part(state, E'\n', 2)) > 3 AS several FROM regress_kept.called WHERE state ~ '^error';
--- the first event is given to the function, the others are not
+-- the first event is given to the function, the others are not, nor are those of later queries
+\c -
+SET eventsrc.store = 'regress_programs';
+\set SHOW_CONTEXT never
+SELECT type, count(DISTINCT es_state(type, '1', v) -> 'depth') AS depths FROM unnest('{Merging,Sql_Merging}'::text[]) type, generate_series(1, 5) v GROUP BY 1 ORDER BY 1;
 SELECT type, count(DISTINCT es_state(type, '1', v) -> 'depth') AS depths FROM unnest('{Merging,Sql_Merging}'::text[]) type, generate_series(1, 5) v GROUP BY 1 ORDER BY 1;
 SET eventsrc.inline_reducers = off;
 SELECT type, count(DISTINCT es_state(type, '1', v) -> 'depth') AS depths FROM unnest('{Merging,Sql_Merging}'::text[]) type, generate_series(1, 5) v GROUP BY 1 ORDER BY 1;
@@ -297,5 +321,5 @@ SET client_min_messages = warning;
 SELECT es_drop_store('regress_programs', 'regress_programs');
 DROP SCHEMA regress_path, regress_kept CASCADE;
 DROP ROLE regress_programs_user;
-DROP FUNCTION regress_depth, regress_amount, regress_merging, regress_branches, regress_cases, regress_looks, regress_shapes, regress_calls, regress_fails, regress_rate, regress_rated,
+DROP FUNCTION regress_depth, regress_amount, regress_merging, regress_branches, regress_cases, regress_looks, regress_objects, regress_shapes, regress_calls, regress_fails, regress_rate, regress_rated,
     regress_sql_merging, regress_sql_case, regress_sql_fails, regress_sql_subquery, regress_sql_strict, regress_state_of, regress_step, regress_stepping, regress_change;
