@@ -15,8 +15,8 @@
  * stops, and the function is called for that event.  So a program evaluates
  * nothing but what may be evaluated twice, or not at all: no volatile functions.
  * The expressions of PL/pgSQL are those that it has planned itself: a program is
- * made after the first call, and made anew when calls have planned more.
- * Changes in the catalogs end it.
+ * made after the first call, and made anew when calls have planned more.  Later
+ * queries use what was made (program_kept.c).  Changes in the catalogs end it.
  */
 #include "state/program.h"
 

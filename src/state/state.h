@@ -7,7 +7,7 @@
  *		patch.c		 es_merge_patch(), by which the second of them is named
  *		reducer.c	 reducers: which functions can serve, and their identity
  *		program.h	 reducers that are run here, not called: program.c, program_expr.c,
- *					 plpgsql.c, run.c
+ *					 program_kept.c, plpgsql.c, run.c, run_object.c
  *		typed.c		 states of composite types
  *		aggregate.c	 aggregate types: es_create_aggregate(), and reading the registry
  *		fold.c		 the fold of events by any kind of reducer
