@@ -11,7 +11,7 @@ use Test::More;
 
 my $rounds = 3 * ($ENV{EVENTSRC_TORTURE} || 1);
 my $clients = 4;
-my $node = new_node('main', conf => "log_statement = none\n");
+my $node = new_node('main', conf => "log_statement = none\nrestart_after_crash = on\n");
 create_extension($node);
 make_stores($node);
 
@@ -97,11 +97,8 @@ foreach my $round (1 .. $rounds)
 my $victim = new_session($node);
 $victim->query(q{BEGIN; SELECT es_append('Order', 'o1', 'Never')});
 my $last = $node->safe_psql('postgres', 'SELECT max(global_position) FROM es.events');
-$node->append_conf('postgresql.conf', 'restart_after_crash = on');
-$node->reload;
-kill 'KILL', $victim->pid;
-$victim = undef;
-ok($node->poll_query_until('postgres', 'SELECT true'), 'the server is back after a backend was killed');
+ok(kill_process($node, $victim->pid), 'the server is back after a backend was killed');
+$victim->quit;
 my ($version, $position) = split /\|/, $node->safe_psql('postgres', q{SELECT * FROM es_append('Order', 'o1', 'After')});
 cmp_ok($position, '>', $last, 'positions go on above the old ones');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM es_read_stream('Order', 'o1') WHERE event_type = 'Never'}),

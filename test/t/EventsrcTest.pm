@@ -8,6 +8,8 @@
 #     my $node = new_node('main');                   # initialised, configured, started
 #     create_extension($node);                       # in the database postgres; or name another
 #     wait_until($node, 'SELECT ...', 'what it is'); # until the query gives t; fails the test after 3 minutes
+#     wait_for_log($node, qr/.../, 'what it is');    # until the server's log has it
+#     kill_process($node, $pid);                     # as a crash would; the server has restarted when it returns
 #     is(sqlstate_of($node, 'SELECT ...'), 'VE001', 'a conflict is refused');
 #
 #     my $session = new_session($node);              # a psql that stays open
@@ -37,7 +39,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_node create_extension wait_until sqlstate_of new_session
+our @EXPORT = qw(new_node create_extension wait_until wait_for_log kill_process sqlstate_of new_session
   append_events relay_column wait_for_relay new_kafka);
 
 # How long to wait for what should come soon, in seconds.
@@ -91,6 +93,36 @@ sub wait_until
 	my $ok = $node->poll_query_until($database // 'postgres', $query, $expected);
 	ok($ok, $what // "waited for $query");
 	return $ok;
+}
+
+# wait_for_log waits for a server's log to have what is expected, from an offset on (the beginning unless told), and
+# fails the test if it never does.
+sub wait_for_log
+{
+	my ($node, $expected, $what, $offset) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $ok = eval { $node->wait_for_log($expected, $offset // 0) };
+	ok(defined $ok, $what) or diag($@);
+	return defined $ok;
+}
+
+# kill_process kills a process of a server, which has restart_after_crash, and waits until the server has ended all
+# others, started anew and takes connections.  Returns false if the process ended by itself before.
+#     meanwhile => what to do between the kill and the wait
+sub kill_process
+{
+	my ($node, $pid, %option) = @_;
+	my $offset = -s $node->logfile;
+	my $end = time + $PATIENCE;
+	kill 'KILL', $pid or return 0;
+	$option{meanwhile}->() if $option{meanwhile};
+	# Once the postmaster has fetched the end of its child it logs how that died, before it takes the next connection.
+	# Until then it may well serve queries.
+	usleep(10_000) while kill(0, $pid) && time < $end;
+	$node->psql('postgres', 'SELECT 1');
+	return 0 if PostgreSQL::Test::Utils::slurp_file($node->logfile, $offset) !~ /\(PID $pid\) was terminated by signal 9/;
+	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $offset);
+	return $node->poll_query_until('postgres', 'SELECT true');
 }
 
 # sqlstate_of runs statements and returns the SQLSTATE of the error, or 00000.
@@ -188,11 +220,12 @@ sub start
 	return;
 }
 
-# result waits for what start sent and returns what it printed.
+# result waits for what start sent and returns what it printed; its patience begins now.
 sub result
 {
 	my ($self) = @_;
 	my $mark = $self->{mark};
+	$self->{timer}->start($EventsrcTest::PATIENCE);
 	eval { $self->{run}->pump until $self->{out} =~ /^\Q$mark\E\n/m && $self->{err} =~ /^\Q$mark\E\n/m; 1 }
 	  or die "psql gave no answer: $@ $self->{out} $self->{err}";
 	$self->{timer}->reset;
