@@ -7,8 +7,6 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 use EventsrcTest;
-use PostgreSQL::Test::Cluster;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_node(
@@ -19,15 +17,27 @@ my $node = new_node(
 # All looking is done from this database, which always has the extension.
 create_extension($node);
 
+# wait_for_pid waits until a query finds one process, and returns its process id.
+sub wait_for_pid
+{
+	my ($query) = @_;
+	my $pid = '';
+	for (my $end = time + $EventsrcTest::PATIENCE; $pid !~ /^\d+$/; select(undef, undef, undef, 0.1))
+	{
+		die "no process: $query" if time > $end;
+		my ($status, $out) = $node->psql('postgres', "SELECT pid $query");
+		$pid = $out if !$status;
+	}
+	return $pid;
+}
+
 # worker_pid waits for the running worker of a database, other than one known, and returns its process id.
 sub worker_pid
 {
 	my ($database, $not) = @_;
 	$not //= 0;
-	my $query = "FROM es_workers WHERE kind = 'database' AND database = '$database' AND state = 'running' AND pid <> $not";
-	$node->poll_query_until('postgres', "SELECT count(*) = 1 $query")
-	  or die "no worker in $database: " . $node->safe_psql('postgres', 'TABLE es_workers');
-	return $node->safe_psql('postgres', "SELECT pid $query");
+	return wait_for_pid(
+		"FROM es_workers WHERE kind = 'database' AND database = '$database' AND state = 'running' AND pid <> $not");
 }
 
 # wait_gone waits until no worker of ours is in a database.
@@ -44,9 +54,7 @@ sub launcher_pid
 {
 	my ($not) = @_;
 	$not //= 0;
-	my $query = "FROM pg_stat_activity WHERE backend_type = 'eventsrc launcher' AND pid <> $not";
-	$node->poll_query_until('postgres', "SELECT count(*) = 1 $query") or die "no launcher";
-	return $node->safe_psql('postgres', "SELECT pid $query");
+	return wait_for_pid("FROM pg_stat_activity WHERE backend_type = 'eventsrc launcher' AND pid <> $not");
 }
 
 # --- start
@@ -211,10 +219,7 @@ ok($pid && worker_pid('shelf'), 'and they run again');
 $node->safe_psql('postgres', "SELECT es_append('Order', '1', 'Closed')");
 my $safe = $node->safe_psql('postgres', 'SELECT es_safe_position()');
 
-$node->backup('backup');
-my $standby = PostgreSQL::Test::Cluster->new('standby');
-$standby->init_from_backup($node, 'backup', has_streaming => 1);
-$standby->start;
+my $standby = add_standby($node);
 $node->wait_for_catchup($standby);
 is($standby->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'eventsrc%'"),
 	'0', 'a standby has no workers');
@@ -231,17 +236,10 @@ $standby->stop;
 
 my $small = new_node('small', conf => "max_worker_processes = 1\nmax_logical_replication_workers = 0\n");
 create_extension($small);
-my $log;
-for (1 .. 1800)
-{
-	$log = slurp_file($small->logfile);
-	last if $log =~ /out of background worker slots/;
-	select(undef, undef, undef, 0.1);
-}
-like($log, qr/WARNING:  out of background worker slots for eventsrc\n.*\n.*HINT:  .*max_worker_processes/,
+wait_for_log($small, qr/WARNING:  out of background worker slots for eventsrc\n.*\n.*HINT:  .*max_worker_processes/,
 	'where no process is left for a worker, the log says so');
-is($small->safe_psql('postgres', "SELECT state, last_error LIKE '%max_worker_processes%' FROM es_workers WHERE database = 'postgres'"),
-	'failed|t', 'and es_workers too, and the server goes on');
+wait_until($small, "SELECT state = 'failed' AND last_error LIKE '%max_worker_processes%' FROM es_workers WHERE database = 'postgres'",
+	'and es_workers too, and the server goes on');
 $small->stop;
 
 done_testing();

@@ -6,72 +6,24 @@ use FindBin;
 use lib $FindBin::RealBin;
 use EventsrcTest;
 use EventsrcLoad;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $rounds = 3 * ($ENV{EVENTSRC_TORTURE} || 1);
-my $clients = 4;
 my $node = new_node('main', conf => "log_statement = none\nrestart_after_crash = on\n");
 create_extension($node);
 make_stores($node);
-
-my $folder = PostgreSQL::Test::Utils::tempdir('clients');
-
-# statements of one client in one round: an append in a transaction of its own, many events at once, and
-# two streams in one transaction.  Each prints, when it is done, what the client may rely on.
-sub write_script
-{
-	my ($file, $name) = @_;
-	my $script = '';
-	foreach my $i (1 .. 4000)
-	{
-		my $stream = 'o' . (1 + int(rand(5)));
-		my $id = "$name.$i";
-		if ($i % 5 == 0)
-		{
-			$script .= "SELECT 'es', 'Order', '$stream', version, global_position, '$id.c' FROM es_append_events('Order',"
-			  . " '$stream', '{A,B,C}', ARRAY['{}', '{\"n\": $i}', '{}']::jsonb[], event_ids => '{$id.a,$id.b,$id.c}');\n";
-		}
-		elsif ($i % 5 == 1)
-		{
-			$script .= "BEGIN;\nSELECT 'es', 'Order', '$stream', version, global_position, '$id.a'"
-			  . " FROM es_append('Order', '$stream', 'Both', event_id => '$id.a');\n"
-			  . "SELECT '$STORES[1]', 'Shelf', '$stream', version, global_position, '$id.b'"
-			  . " FROM es_append('Shelf', '$stream', 'Both', event_id => '$id.b', store => '$STORES[1]');\nCOMMIT;\n";
-		}
-		else
-		{
-			$script .= "SELECT 'es', 'Order', '$stream', version, global_position, '$id'"
-			  . " FROM es_append('Order', '$stream', 'One', '{\"n\": $i}', event_id => '$id');\n";
-		}
-	}
-	append_to_file($file, $script);
-	return;
-}
 
 my @promised;
 my $highest;
 foreach my $round (1 .. $rounds)
 {
-	my (@runs, @files);
-	foreach my $client (1 .. $clients)
-	{
-		my $name = "r$round.c$client";
-		write_script("$folder/$name.sql", $name);
-		append_to_file("$folder/$name.out", '');
-		push @files, "$folder/$name.out";
-		push @runs, IPC::Run::start(
-			[ 'psql', '-X', '-A', '-t', '-d', $node->connstr('postgres'), '-f', "$folder/$name.sql" ],
-			'<', \undef, '>', "$folder/$name.out", '2>', "$folder/$name.err");
-	}
+	my $clients = start_clients($node, name => "r$round");
 	# the moment: after so many answers
-	my $moment = 200 + int(rand(2500));
+	my $moment = 600 + int(rand(2000));
 	my $end = time + $EventsrcTest::PATIENCE;
-	select(undef, undef, undef, 0.01) while lines_in(@files) < $moment && time < $end;
+	select(undef, undef, undef, 0.01) while lines_in(@{ $clients->{files} }) < $moment && time < $end;
 	$node->stop('immediate');
-	$_->finish foreach @runs;
-
-	my @round = map { acknowledged($_) } @files;
+	my @round = end_clients($clients);
 	cmp_ok(scalar @round, '>', 100, "round $round: @{[ scalar @round ]} appends were acknowledged before the server stopped");
 	push @promised, @round;
 	$node->start;

@@ -6,7 +6,6 @@ use FindBin;
 use lib $FindBin::RealBin;
 use EventsrcTest;
 use EventsrcLoad;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -17,10 +16,7 @@ make_stores($primary);
 $primary->safe_psql('postgres', q{SELECT es_create_aggregate('Order')});
 $primary->safe_psql('postgres', q{SELECT es_append('Order', '1', 'Placed', '{"total": 1}')});
 
-$primary->backup('backup');
-my $standby = PostgreSQL::Test::Cluster->new('standby');
-$standby->init_from_backup($primary, 'backup', has_streaming => 1);
-$standby->start;
+my $standby = add_standby($primary);
 
 # --- a small history, in full
 
@@ -135,9 +131,7 @@ while (writing($writers) && @{ $saw{es}{positions} } < $goal)
 $primary->stop('immediate');
 finish_writers($writers, may_fail => 1);
 read_page($_) foreach @STORES;
-my @before = map { @{ $saw{$_}{positions} } } @STORES;
-$standby->promote;
-$standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
+promote_standby($standby);
 
 my ($highest) = $standby->safe_psql('postgres',
 	'SELECT max(global_position) FROM (SELECT global_position FROM es.events UNION ALL SELECT global_position FROM "Second ""store""".events) e');

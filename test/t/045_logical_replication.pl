@@ -97,7 +97,7 @@ my $own = $subscriber->safe_psql('postgres', q{SELECT global_position FROM es_ap
 my $log = -s $subscriber->logfile;
 $publisher->safe_psql('postgres', qq{SELECT es_append('Document', '1', 'Published') FROM generate_series((SELECT max(global_position) FROM es.events), $own)});
 wait_until($subscriber, q{SELECT apply_error_count > 0 FROM pg_stat_subscription_stats WHERE subname = 'parts'}, 'the subscription is held up');
-like(slurp_file($subscriber->logfile, $log), qr/unique (?:constraint|index) "events_\w*global_position_idx"/, 'the log tells that the position is taken');
+wait_for_log($subscriber, qr/unique (?:constraint|index) "events_\w*global_position_idx"/, 'the log tells that the position is taken', $log);
 is($subscriber->safe_psql('postgres', qq{SELECT aggregate_id FROM es.events WHERE global_position = $own}), 'own', 'and nothing is overwritten');
 
 $subscriber->safe_psql('postgres', "DROP SUBSCRIPTION $_") foreach ('parts', 'whole');

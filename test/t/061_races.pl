@@ -8,8 +8,6 @@ use FindBin;
 use lib $FindBin::RealBin;
 use EventsrcTest;
 use EventsrcLoad;
-use PostgreSQL::Test::Cluster;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
 # Commits wait for a standby, which is not there, only in sessions that ask for it.
@@ -195,10 +193,7 @@ $at = $readers->{all}[0]{last}{es};
 $a->start(q{SELECT version FROM es_append('Order', '1', 'Answered')});
 asleep($pid, q{wait_event = 'SyncRep'}, 'a commit waits for its standby');
 held('before there is a standby', $at);
-$node->backup('backup');
-my $standby = PostgreSQL::Test::Cluster->new('late');
-$standby->init_from_backup($node, 'backup', has_streaming => 1);
-$standby->start;
+my $standby = add_standby($node, name => 'late');
 like($a->result, qr/^\d+$/, 'the standby lets it go');
 is($a->last_error, '', 'without a warning');
 $events = caught_up('with a standby', $events + 2);

@@ -41,7 +41,7 @@ check_readers($readers, 'with the registry on');
 
 $node->safe_psql('postgres', 'ALTER DATABASE postgres SET eventsrc.test_registry = off');
 my ($skipped, $transactions) = (0, 0);
-while (!$skipped && $transactions < 4000)
+while (!$skipped && $transactions < 20_000)
 {
 	$skipped = work(8, 25);
 	$transactions += 8 * 25;

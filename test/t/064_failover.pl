@@ -9,8 +9,6 @@ use FindBin;
 use lib $FindBin::RealBin;
 use EventsrcTest;
 use EventsrcLoad;
-use PostgreSQL::Test::Cluster;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $torture = $ENV{EVENTSRC_TORTURE} || 1;
@@ -18,7 +16,7 @@ my @promised;
 my $primary = new_node('server0', standbys => 1, conf => <<'END');
 log_statement = none
 max_standby_streaming_delay = -1
-synchronous_standby_names = 'standby'
+synchronous_standby_names = '*'
 synchronous_commit = local
 END
 create_extension($primary);
@@ -27,11 +25,7 @@ my $movers = new_readers($primary);
 
 foreach my $round (1 .. $torture)
 {
-	$primary->backup("backup$round");
-	my $standby = PostgreSQL::Test::Cluster->new("server$round");
-	$standby->init_from_backup($primary, "backup$round", has_streaming => 1);
-	$standby->append_conf('postgresql.conf', "primary_conninfo = '@{[ $primary->connstr ]} application_name=standby'");
-	$standby->start;
+	my $standby = add_standby($primary, name => "standby$round");
 	wait_until($primary, q{SELECT sync_state FROM pg_stat_replication}, 'the standby is synchronous', 'sync');
 	$primary->safe_psql('postgres', 'ALTER DATABASE postgres SET synchronous_commit = on');
 	my $stayers = new_readers($standby);
@@ -53,8 +47,7 @@ foreach my $round (1 .. $torture)
 	read_pages($stayers);
 	# the new primary has no standby yet
 	$standby->safe_psql('postgres', 'ALTER SYSTEM SET synchronous_commit = local');
-	$standby->promote;
-	ok($standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()'), 'the standby is promoted');
+	promote_standby($standby);
 	$standby->safe_psql('postgres', 'SET synchronous_commit = local; ALTER DATABASE postgres RESET synchronous_commit');
 	reconnect_readers($movers, $standby);
 	check_acknowledged($standby, 'after the promotion', @promised);

@@ -5,8 +5,6 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 use EventsrcTest;
-use PostgreSQL::Test::Cluster;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_node('primary', standbys => 1, conf => "max_connections = 60\nautovacuum = off\n");
@@ -134,10 +132,7 @@ is($waiter->result, 't', 'and the waiter is woken');
 # --- a standby
 
 $_->quit foreach @waiters, $other;
-$node->backup('backup');
-my $standby = PostgreSQL::Test::Cluster->new('standby');
-$standby->init_from_backup($node, 'backup', has_streaming => 1);
-$standby->start;
+my $standby = add_standby($node);
 $at = position();
 wait_until($standby, "SELECT es_safe_position() = $at", 'the standby is there');
 $waiter = new_session($standby);
@@ -154,8 +149,7 @@ $waiter->start("SELECT es_wait($at, '1 day') > $at");
 sleeping(1, $standby);
 $writer->quit;
 $node->stop;
-$standby->promote;
-wait_until($standby, 'SELECT NOT pg_is_in_recovery()', 'the standby is promoted');
+promote_standby($standby);
 $standby->safe_psql('postgres', q{SELECT es_append('Order', '1', 'Promoted')});
 is($waiter->result, 't', 'who slept across the promotion is woken by appends after it');
 $waiter->quit;

@@ -18,6 +18,6 @@ $kafka->start;
 is($kafka->address, $address, 'the address stays');
 $kafka->kill9;
 $kafka->start;
-is(scalar $kafka->messages('t'), 3, 'messages outlive a crash of the broker');
+is(scalar $kafka->wait_for_messages('t', 3), 3, 'messages outlive a crash of the broker');
 
 done_testing();

@@ -131,7 +131,7 @@ SELECT es_append('Text', n::text, 'Written', data, occurred_at => at) FROM (
 SELECT es_create_relay('text', 'kafka', 'text', options => '{"envelope": "raw", "aggregate_types": ["Text"]}');
 END
 wait_until_sent('text');
-my @texts = $kafka->messages('text');
+my @texts = $kafka->wait_for_messages('text', query("SELECT count(*) FROM es.events WHERE aggregate_type = 'Text'"));
 utf8::encode($_->{payload}) foreach @texts;
 is(join("\n", map { $_->{payload} } @texts), query("SELECT data FROM es.events WHERE aggregate_type = 'Text' ORDER BY global_position"),
 	'data goes out as the text that jsonb has');
@@ -157,7 +157,7 @@ is_deeply($got[0]{value}{data}, { n => 1, up => JSON::PP::true }, 'events are up
 @got = $kafka->wait_for_messages('then', 2);
 is_deeply($got[0]{value}{data}, { n => 1 }, 'or not, if so asked');
 wait_until_sent('slim');
-@got = $kafka->messages('slim');
+@got = $kafka->wait_for_messages('slim', 1);
 is_deeply([ map { $_->{value} } @got ], [ { id => '1', up => JSON::PP::true } ],
 	'the filter chooses, the transformation changes the data, and passes over events by NULL');
 query("SELECT es_drop_relay(relay) FROM es_relays");
@@ -176,14 +176,13 @@ SELECT es_create_relay('goes on', 'kafka', 'goes.on', options =>
 END
 my $bad = query("SELECT global_position FROM es.events WHERE event_id = 'bad-1'");
 wait_for_relay($node, 'stops', qq{state = 'stopped' AND last_error LIKE '%$bad%bad event%'});
-is_deeply([ map { $_->{value}{n} } $kafka->messages('stops') ], [1], 'a relay stops before an event for which its function fails');
-like(PostgreSQL::Test::Utils::slurp_file($node->logfile),
-	qr/CONTEXT:.*\n?.*relay "stops", position $bad, event "bad-1", transform public\.strict_slim/, 'the log says which');
+is_deeply([ map { $_->{value}{n} } $kafka->wait_for_messages('stops', 1) ], [1], 'a relay stops before an event for which its function fails');
+wait_for_log($node, qr/CONTEXT:.*\n?.*relay "stops", position $bad, event "bad-1", transform public\.strict_slim/, 'the log says which');
 query("CREATE OR REPLACE FUNCTION strict_slim(event es_event) RETURNS jsonb LANGUAGE sql AS 'SELECT event.data'; SELECT es_resume_relay('stops')");
 wait_until_sent('stops');
-is_deeply([ map { $_->{value}{n} } $kafka->messages('stops') ], [ 1, 2, 3 ], 'it goes on when the function is mended');
+is_deeply([ map { $_->{value}{n} } $kafka->wait_for_messages('stops', 3) ], [ 1, 2, 3 ], 'it goes on when the function is mended');
 wait_until_sent('goes on');
-is_deeply([ map { $_->{value}{n} } $kafka->messages('goes.on') ], [ 1, 3 ], 'with dead letters it goes on at once');
+is_deeply([ map { $_->{value}{n} } $kafka->wait_for_messages('goes.on', 2) ], [ 1, 3 ], 'with dead letters it goes on at once');
 is(query("SELECT relay, position, event_id, reason FROM es_dead_letters"), "goes on|$bad|bad-1|bad event", 'and the event is listed');
 @got = $kafka->wait_for_messages('dead.Payment', 1);
 is_deeply([ @{ $got[0]{value} }{qw(eventId position reason)} ], [ 'bad-1', $bad, 'bad event' ], 'a notice is in the topic of dead letters');
@@ -192,7 +191,7 @@ is_deeply([ @{ $got[0]{value} }{qw(eventId position reason)} ], [ 'bad-1', $bad,
 query("SELECT es_retry_dead_letter('goes on', $bad)");
 wait_until($node, "SELECT count(*) = 0 FROM es_dead_letters", 'the dead letter is gone');
 is(query("SELECT count(*) FROM es_relays WHERE relay LIKE '%retry%'"), '0', 'and so is the relay that sent it');
-is_deeply([ map { $_->{value}{n} } $kafka->messages('goes.on') ], [ 1, 3, 2 ], 'it arrives when it is tried again');
+is_deeply([ map { $_->{value}{n} } $kafka->wait_for_messages('goes.on', 3) ], [ 1, 3, 2 ], 'it arrives when it is tried again');
 
 # --- events that the broker refuses ---
 
@@ -203,7 +202,7 @@ SELECT es_append('Blob', '1', 'Stored', jsonb_build_object('n', 2, 'x', repeat('
 SELECT es_append('Blob', '1', 'Stored', '{"n": 3}');
 END
 wait_until_sent('large');
-is_deeply([ map { $_->{value}{data}{n} } $kafka->messages('large') ], [ 1, 3 ], 'an event that is too large does not hold the others up');
+is_deeply([ map { $_->{value}{data}{n} } $kafka->wait_for_messages('large', 2) ], [ 1, 3 ], 'an event that is too large does not hold the others up');
 is(query("SELECT event_id FROM es_dead_letters"), 'large-1', 'it is a dead letter');
 query("SELECT es_discard_dead_letter('large', position) FROM es_dead_letters");
 query("SELECT es_drop_relay(relay) FROM es_relays");
@@ -222,7 +221,7 @@ wait_until_sent('altered');
 my @numbers;
 foreach my $topic (1 .. 4)
 {
-	foreach my $message ($kafka->messages("altered.$topic"))
+	foreach my $message ($kafka->wait_for_messages("altered.$topic", 200))
 	{
 		push @numbers, $topic % 2 ? $message->{value}{data}{n} : $message->{value}{n};
 	}
@@ -256,7 +255,7 @@ my $from = query("SELECT global_position FROM es.events WHERE aggregate_type = '
 my $to = query("SELECT global_position FROM es.events WHERE aggregate_type = 'Altered' AND version = 250");
 is(query("SELECT es_replay_relay('altered', 'side', $from, $to)"), 'altered replay 1', 'a replay has a name');
 wait_for_relay($node, 'altered replay 1', qq{state = 'finished' AND position = $to AND lag_events = 0});
-is_deeply([ map { $_->{value}{n} } $kafka->messages('side') ], [ 101 .. 250 ], 'a replay sends the range and ends');
+is_deeply([ map { $_->{value}{n} } $kafka->wait_for_messages('side', 150) ], [ 101 .. 250 ], 'a replay sends the range and ends');
 wait_for_relay($node, 'altered replay 1', 'pid IS NULL');
 
 done_testing();

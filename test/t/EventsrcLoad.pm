@@ -147,8 +147,8 @@ sub client_script
 		}
 		elsif ($what < 10)
 		{
-			$script .= "SELECT 'es', 'Order', '$order', version, global_position, '$name.$i.3' FROM es_append_events('Order', '$order',"
-			  . " '{A,B,C}', array_fill('{}'::jsonb, ARRAY[3]), event_ids => '{$name.$i.1,$name.$i.2,$name.$i.3}');\n";
+			$script .= "SELECT 'es', 'Order', '$order', version, global_position, '$name.$i.c' FROM es_append_events('Order', '$order',"
+			  . " '{A,B,C}', array_fill('{}'::jsonb, ARRAY[3]), event_ids => '{$name.$i.a,$name.$i.b,$name.$i.c}');\n";
 		}
 		elsif ($what < 13)
 		{
@@ -278,6 +278,7 @@ sub reconnect_readers
 {
 	my ($self, $node) = @_;
 	$self->{node} = $node;
+	quit_readers($self);
 	$_->{session} = new_session($node, database => $self->{database}) foreach @{ $self->{all} };
 	return;
 }
@@ -351,11 +352,11 @@ sub check_readers
 	return;
 }
 
-# quit_readers ends their sessions.
+# quit_readers ends their sessions, if they have any.
 sub quit_readers
 {
 	my ($self) = @_;
-	$_->{session}->quit foreach @{ $self->{all} };
+	$_->{session}->quit foreach grep { $_->{session} } @{ $self->{all} };
 	return;
 }
 

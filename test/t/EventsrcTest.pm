@@ -10,7 +10,12 @@
 #     wait_until($node, 'SELECT ...', 'what it is'); # until the query gives t; fails the test after 3 minutes
 #     wait_for_log($node, qr/.../, 'what it is');    # until the server's log has it
 #     kill_process($node, $pid);                     # as a crash would; the server has restarted when it returns
+#     check_no_crash($node, ...);                    # no process of them crashed
 #     is(sqlstate_of($node, 'SELECT ...'), 'VE001', 'a conflict is refused');
+#
+#     my $standby = add_standby($node);              # streams, under the name standby
+#     promote_standby($standby);                     # and waits until it takes appends
+#     alter_system($node, synchronous_commit => 'on');    # and waits until new sessions have it
 #
 #     my $session = new_session($node);              # a psql that stays open
 #     $session->query('BEGIN');                      # returns what the statements print
@@ -39,8 +44,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_node create_extension wait_until wait_for_log kill_process sqlstate_of new_session
-  append_events relay_column wait_for_relay new_kafka);
+our @EXPORT = qw(new_node create_extension wait_until wait_for_log kill_process check_no_crash sqlstate_of
+  add_standby promote_standby alter_system new_session append_events relay_column wait_for_relay new_kafka);
 
 # How long to wait for what should come soon, in seconds.
 our $PATIENCE = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
@@ -119,10 +124,56 @@ sub kill_process
 	# Once the postmaster has fetched the end of its child it logs how that died, before it takes the next connection.
 	# Until then it may well serve queries.
 	usleep(10_000) while kill(0, $pid) && time < $end;
-	$node->psql('postgres', 'SELECT 1');
+	my @answer = $node->psql('postgres', 'SELECT 1');
 	return 0 if PostgreSQL::Test::Utils::slurp_file($node->logfile, $offset) !~ /\(PID $pid\) was terminated by signal 9/;
 	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $offset);
 	return $node->poll_query_until('postgres', 'SELECT true');
+}
+
+# check_no_crash checks that no process of some servers crashed.
+sub check_no_crash
+{
+	my (@nodes) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	unlike(PostgreSQL::Test::Utils::slurp_file($_->logfile), qr/PANIC|terminated by signal|TRAP/, 'no process crashed')
+	  foreach @nodes;
+	return;
+}
+
+# add_standby makes a streaming standby of a server, whose name is also that under which it streams, and starts it.
+#     options: name => 'standby', start => 0 only makes it
+sub add_standby
+{
+	my ($primary, %option) = @_;
+	my $name = $option{name} // 'standby';
+	$primary->backup($name);
+	my $standby = PostgreSQL::Test::Cluster->new($name);
+	$standby->init_from_backup($primary, $name, has_streaming => 1);
+	$standby->append_conf('postgresql.conf', "primary_conninfo = '@{[ $primary->connstr ]} application_name=$name'");
+	$standby->start if $option{start} // 1;
+	return $standby;
+}
+
+# promote_standby promotes a standby and waits until it is none any more.
+sub promote_standby
+{
+	my ($standby) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$standby->promote;
+	return wait_until($standby, 'SELECT NOT pg_is_in_recovery()', 'the standby is promoted');
+}
+
+# alter_system changes settings of a server and waits until new sessions have them.
+sub alter_system
+{
+	my ($node, %settings) = @_;
+	$node->safe_psql('postgres', "ALTER SYSTEM SET $_ = '$settings{$_}'") foreach sort keys %settings;
+	$node->reload;
+	foreach (sort keys %settings)
+	{
+		$node->poll_query_until('postgres', "SHOW $_", $settings{$_}) or die "$_ is not $settings{$_}";
+	}
+	return;
 }
 
 # sqlstate_of runs statements and returns the SQLSTATE of the error, or 00000.
@@ -190,9 +241,14 @@ sub wait_for_relay
 }
 
 # new_kafka starts a broker of its own, which stops when the test ends.
+#     options: partitions => 1 that new topics have, proxy => port of a proxy before it (see kafka.sh)
 sub new_kafka
 {
+	my (%option) = @_;
 	my $self = bless { folder => PostgreSQL::Test::Utils::tempdir('kafka') }, 'EventsrcTest::Kafka';
+	local $ENV{KAFKA_PROPERTIES} = "$self->{folder}/more.properties";
+	PostgreSQL::Test::Utils::append_to_file($ENV{KAFKA_PROPERTIES}, 'num.partitions=' . ($option{partitions} // 1) . "\n");
+	local $ENV{KAFKA_PROXY} = $option{proxy} // '';
 	$self->start;
 	return $self;
 }
@@ -278,8 +334,13 @@ sub stop { $_[0]->control('down'); return; }
 # kill9 kills the broker as a crash would.
 sub kill9 { $_[0]->control('kill9'); return; }
 
-# address returns host:port.
+# address returns host:port, behind that to which a proxy is to connect, process the broker's process id.
 sub address { return $_[0]{address}; }
+sub behind { return '127.0.0.1:' . ($_[0]->file('behind') + 0); }
+sub process { return $_[0]->file('pid') + 0; }
+
+# file returns what a file in the broker's folder holds.
+sub file { return PostgreSQL::Test::Utils::slurp_file("$_[0]{folder}/$_[1]"); }
 
 # messages returns all messages of a topic (in scalar context their number), to its end now, sorted by
 # partition and offset, each as
@@ -313,8 +374,37 @@ sub messages
 	return @messages;
 }
 
-# wait_for_messages waits until a topic has at least so many messages and returns them all; it gives up,
-# with what there is, after 3 minutes.
+# brief returns all messages that relays sent to a topic, as messages() does, but faster, as it does not read their JSON:
+# {partition, offset, key, version, id, position} each.  Keys and headers must be plain.
+sub brief
+{
+	my ($self, $topic) = @_;
+	my ($out, $err) = ('', '');
+	IPC::Run::run(
+		[
+			'timeout', $EventsrcTest::PATIENCE, 'kcat', '-C', '-q', '-e', '-b', $self->{address}, '-t', $topic,
+			'-o', 'beginning', '-X', 'isolation.level=read_committed', '-f', '%p|%o|%k|%h\n'
+		],
+		'<', \undef, '>', \$out, '2>', \$err)
+	  or die "kcat: $err";
+	my @messages;
+	foreach my $line (split /\n/, $out)
+	{
+		my ($partition, $offset, $key, $headers) = split /\|/, $line;
+		my %header = map { split /=/ } split /,/, $headers;
+		push @messages,
+		  {
+			partition => $partition, offset => $offset, key => $key,
+			version => $header{version}, id => $header{'event-id'}, position => $header{position}
+		  };
+	}
+	@messages = sort { $a->{partition} <=> $b->{partition} || $a->{offset} <=> $b->{offset} } @messages;
+	return @messages;
+}
+
+# wait_for_messages waits until a topic has at least so many messages and returns them all (in scalar context their
+# number); it gives up, with what there is, after 3 minutes.  What a transaction sent can be read shortly after its
+# commit is confirmed, not at once: the broker confirms it first, and marks it in the partitions then.
 sub wait_for_messages
 {
 	my ($self, $topic, $count, %option) = @_;
@@ -328,15 +418,20 @@ sub wait_for_messages
 	}
 }
 
-# produce writes messages to a topic, as another application would: [key, payload] each.
+# produce writes messages to a topic, as another application would: [key, payload, headers] each, the headers, if any,
+# as {name => value}.
 sub produce
 {
 	my ($self, $topic, @messages) = @_;
-	my $in = join '', map { "$_->[0]\t$_->[1]\n" } @messages;
-	my $err = '';
-	IPC::Run::run([ 'kcat', '-P', '-b', $self->{address}, '-t', $topic, '-K', "\t" ],
-		'<', \$in, '>', \my $out, '2>', \$err)
-	  or die "kcat: $err";
+	foreach my $message (@messages)
+	{
+		my ($key, $payload, $headers) = @$message;
+		my ($in, $err) = ("$key\t$payload\n", '');
+		IPC::Run::run(
+			[ 'kcat', '-P', '-b', $self->{address}, '-t', $topic, '-K', "\t", map { ('-H', "$_=$headers->{$_}") } sort keys %{ $headers // {} } ],
+			'<', \$in, '>', \my $out, '2>', \$err)
+		  or die "kcat: $err";
+	}
 	return;
 }
 
