@@ -163,11 +163,13 @@ remove_work_folder() {
     ES_WORK=
 }
 
-# free_port prints a TCP port of this machine that nobody listens on.
+# free_port prints a TCP port of this machine that nobody listens on.  Tests that run side by side have a folder in
+# common, where each port is taken only once: a broker may not listen on its own yet, or be down for a while.
 free_port() {
     local port
     while :; do
         port=$((20000 + RANDOM % 12000))
+        [ ! -d "${PG_TEST_PORT_DIR:-}" ] || (set -C && : >"$PG_TEST_PORT_DIR/broker.$port") 2>/dev/null || continue
         (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
     done
 }
