@@ -131,9 +131,9 @@ check_streams($node, 'after exception blocks');
 # see such events lets the server flush its log between reading and believing.
 
 my $flusher = new_session($node);
-my (%believed, $lost);
-my $last = 0;
-foreach my $round (1 .. 3)
+my %believed;
+my ($last, $lost) = (0, 0);
+for (my $round = 1; $round <= 3 || (!$lost && $round <= 10); $round++)
 {
 	$node->safe_psql('postgres', 'ALTER DATABASE postgres SET synchronous_commit = off');
 	my $clients = start_clients($node, name => "async$round");
