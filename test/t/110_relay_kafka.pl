@@ -3,8 +3,8 @@ use strict;
 use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
+use EventsrcRelay;
 use EventsrcTest;
-use JSON::PP ();
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -12,35 +12,13 @@ my $kafka = new_kafka();
 my $node = new_node('relay');
 create_extension($node);
 
-# check_topic checks that a topic has exactly the events of a store's aggregate type, each stream's in
-# order; duplicates => 1 allows that messages come again, in order from the first that is repeated on.
+# check_topic checks that a topic has exactly the events of a store's orders, each stream's in order;
+# duplicates => 1 allows that messages come again, in order from the first that is repeated on.
 sub check_topic
 {
 	my ($topic, $what, %option) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $store = $option{store} // 'es';
-	my $type = $option{type} // 'Order';
-	my $expected = $node->safe_psql('postgres', <<"END");
-SELECT aggregate_id || ' ' || version || ' ' || event_id || ' ' || global_position
-FROM "$store".events WHERE aggregate_type = '$type' ORDER BY aggregate_id, version
-END
-	my @messages = $kafka->messages($topic);
-	my (%seen, %last, @wrong, $again);
-	foreach my $message (@messages)
-	{
-		my ($key, $version) = ($message->{key}, $message->{headers}{version});
-		push @wrong, "$key: $version after $last{$key}"
-		  if $version > ($last{$key} // 0) + 1 || (!$option{duplicates} && $version <= ($last{$key} // 0));
-		$last{$key} = $version;
-		$seen{"$key $version"}++ and $again++;
-		$message->{line} = join ' ', $key, $version, $message->{headers}{'event-id'}, $message->{headers}{position};
-	}
-	is_deeply(\@wrong, [], "$what: the order of each stream is kept");
-	my %unique = map { $_->{line} => $_ } @messages;
-	my $got = join "\n", map { $_->{line} }
-	  sort { $a->{key} cmp $b->{key} || $a->{headers}{version} <=> $b->{headers}{version} } values %unique;
-	is($got, $expected, "$what: exactly the committed events arrived");
-	note(sprintf '%s: %d messages, %d of them again', $what, scalar @messages, $again // 0);
+	check_came($node, $kafka, $topic, $what, store => $option{store}, $option{duplicates} ? (again => 'in order') : ());
 	return;
 }
 
@@ -207,7 +185,7 @@ wait_for_relay($node, 'documents', 'lag_events = 50');
 is(scalar $kafka->messages('es.Order'), $before, 'a paused relay sends nothing');
 $node->safe_psql('postgres', q{SELECT es_resume_relay('documents')});
 wait_for_relay($node, 'documents', q{lag_events = 0 AND state = 'running'});
-is(scalar $kafka->messages('es.Order'), $before + 50, 'resumed, it sends what came meanwhile, once');
+is(scalar $kafka->wait_for_messages('es.Order', $before + 50), $before + 50, 'resumed, it sends what came meanwhile, once');
 
 # --- the server of the relay is gone and comes back; options change ---
 
@@ -233,7 +211,8 @@ SET ROLE clerk;
 SELECT es_create_relay('clerk', 'kafka', 'clerk.{aggregate_type}', store => 'Trans lation');
 END
 wait_for_relay($node, 'clerk', q{lag_events = 0 AND state = 'running' AND position = safe_position});
-my %keys = map { $_->{key} => 1 } $kafka->messages('clerk.Order');
+my $visible = $node->safe_psql('postgres', q{SELECT count(*) FROM "Trans lation".events WHERE aggregate_type = 'Order' AND aggregate_id IN ('1', '2')});
+my %keys = map { $_->{key} => 1 } $kafka->wait_for_messages('clerk.Order', $visible);
 is_deeply([ sort keys %keys ], [ '1', '2' ], 'row security holds for a relay');
 is(scalar $kafka->messages('clerk.Gr__e_1'), 0, 'for every event');
 my $seen = $kafka->messages('clerk.Order');
@@ -243,7 +222,7 @@ wait_for_relay($node, 'clerk', q{state = 'stopped' AND last_error LIKE '%lacks U
 is(scalar $kafka->messages('clerk.Order'), $seen, 'what is appended after a privilege is revoked is not sent');
 $node->safe_psql('postgres', q{GRANT USAGE ON FOREIGN SERVER kafka TO clerk; SELECT es_resume_relay('clerk')});
 wait_for_relay($node, 'clerk', q{state = 'running' AND lag_events = 0});
-is(scalar $kafka->messages('clerk.Order'), $seen + 2, 'until it is granted again');
+is(scalar $kafka->wait_for_messages('clerk.Order', $seen + 2), $seen + 2, 'until it is granted again');
 $node->safe_psql('postgres', q{REVOKE SELECT ON "Trans lation".events FROM clerk; SELECT es_resume_relay('clerk')});
 append_events($node, 2, store => 'Trans lation');
 wait_for_relay($node, 'clerk', q{state = 'stopped' AND last_error LIKE '%may not read%'});
@@ -256,11 +235,11 @@ append_events($node, 1, store => 'bulk', aggregates => 1);
 append_events($node, 1, store => 'bulk', aggregates => 1, each => q{jsonb_build_object('x', repeat('x', 1500000))});
 append_events($node, 3, store => 'bulk', aggregates => 1);
 wait_for_relay($node, 'large', q{state = 'stopped' AND lag_events = 4 AND last_error LIKE 'event at position %too large%'});
-is(scalar $kafka->messages('large'), 1, 'nothing overtakes an event that the client refuses');
+is(scalar $kafka->wait_for_messages('large', 1), 1, 'nothing overtakes an event that the client refuses');
 $node->safe_psql('postgres', q{ALTER SERVER kafka OPTIONS (ADD "message.max.bytes" '4000000', ADD "compression.codec" 'gzip');
 	SELECT es_resume_relay('large')});
 wait_for_relay($node, 'large', q{state = 'running' AND lag_events = 0});
-is(join(' ', map { $_->{headers}{version} } $kafka->messages('large')), '1 2 3 4 5', 'with another option it goes through');
+is(join(' ', map { $_->{headers}{version} } $kafka->wait_for_messages('large', 5)), '1 2 3 4 5', 'with another option it goes through');
 append_events($node, 1, store => 'bulk', aggregates => 1,
 	each => q{jsonb_build_object('x', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 90000) i))});
 append_events($node, 3, store => 'bulk', aggregates => 1);
@@ -280,19 +259,20 @@ $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-
 is( $node->safe_psql('copy', q{SELECT state, last_error LIKE '%copy%es_resume_relay()%', pid IS NULL FROM es_relays WHERE relay = 'documents'}),
 	'stopped|t|t', 'there the relay is stopped and says so');
 wait_for_relay($node, 'documents', q{lag_events = 0 AND position = safe_position AND sent > 0});
+check_topic('es.Order', 'before there is a copy', duplicates => 1);
 $before = $kafka->messages('es.Order');
 $node->safe_psql('copy', q{SELECT es_append('Order', 'copied', 'Placed')});
 $node->safe_psql('copy', q{SELECT es_resume_relay('documents')});
 wait_until($node, q{SELECT lag_events = 0 AND state = 'running' FROM es_relays WHERE relay = 'documents'},
 	'it sends from there once it is told to', 't', 'copy');
-my @copied = grep { $_->{key} eq 'copied' } $kafka->messages('es.Order');
+my @copied = grep { $_->{key} eq 'copied' } $kafka->wait_for_messages('es.Order', $before + 1);
 is(scalar @copied, 1, 'what came since');
 is(scalar $kafka->messages('es.Order'), $before + 1, 'and nothing that was sent before the dump');
 $node->safe_psql('postgres', 'DROP DATABASE copy');
 
 # --- the broker hangs ---
 
-my $process = PostgreSQL::Test::Utils::slurp_file("$kafka->{folder}/pid") + 0;
+my $process = $kafka->process;
 kill 'STOP', $process;
 append_events($node, 20);
 wait_for_relay($node, 'documents', q{state = 'retrying' AND lag_events > 0});
@@ -341,7 +321,6 @@ wait_until($node, "$running 'postgres'", 'no relay runs', '0');
 $time = seconds(sub { $node->stop('fast') });
 cmp_ok($time, '<', 10, 'the server stops');
 
-my $log = PostgreSQL::Test::Utils::slurp_file($node->logfile);
-unlike($log, qr/PANIC|terminated by signal|server process .* was terminated|TRAP/, 'no process crashed');
+check_no_crash($node);
 
 done_testing();

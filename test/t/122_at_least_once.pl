@@ -9,11 +9,8 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 use EventsrcRabbit;
+use EventsrcRelay;
 use EventsrcTest;
-use IPC::Run ();
-use List::Util qw(shuffle);
-use PostgreSQL::Test::Cluster;
-use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
@@ -21,68 +18,13 @@ my $torture = $ENV{EVENTSRC_TORTURE} || 1;
 my $rabbit = new_rabbit();
 my $proxy = new_proxy($rabbit->address);
 
-# start_load starts sessions that append, a tenth of it rolled back; they end by themselves, or with the server.
-my $script = "${PostgreSQL::Test::Utils::tmp_check}/load.sql";
-PostgreSQL::Test::Utils::append_to_file($script, <<'END');
-\set stream random(1, 20)
-\set fate random(1, 10)
-BEGIN;
-SELECT es_append('Order', (:stream)::text, 'Placed', '{"n": 1}');
-\if :fate = 1
-SELECT es_append('Order', (:stream)::text, 'RolledBack');
-ROLLBACK;
-\else
-COMMIT;
-\endif
-END
-sub start_load
-{
-	my ($node) = @_;
-	return IPC::Run::start(
-		[
-			'pgbench', '-n', '-c', '2', '-j', '1', '-R', '400', '-t', '700', '-f', $script,
-			'-h', $node->host, '-p', $node->port, 'postgres'
-		],
-		'<', \undef, '>', '/dev/null', '2>', '/dev/null');
-}
-
-# end_load waits for its end.
-sub end_load
-{
-	my ($load) = @_;
-	eval { $load->finish; 1 } or $load->kill_kill;
-	return;
-}
-
-# check_queue compares what came with what is committed in a server.
+# check_queue waits until a server's relay has sent all and compares what came with what is committed there.
 sub check_queue
 {
 	my ($node, $what) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	wait_for_relay($node, 'orders', q{lag_events = 0 AND state = 'running'});
-	my %expected = map { $_ => 1 } split /\n/, $node->safe_psql('postgres',
-		q{SELECT aggregate_id || ' ' || version || ' ' || event_id || ' ' || global_position FROM es.events});
-	my (%seen, %last, @unknown, @order);
-	my $again = 0;
-	foreach my $message ($rabbit->messages('orders', brief => 1))
-	{
-		my ($key, $version) = @$message;
-		my $line = join ' ', @$message[ 0 .. 3 ];
-		if ($seen{$line}++)
-		{
-			$again++;
-			next;
-		}
-		push @unknown, $line if !$expected{$line};
-		push @order, "$key: $version after " . ($last{$key} // 0) if $version != ($last{$key} // 0) + 1;
-		$last{$key} = $version;
-	}
-	my @missing = grep { !$seen{$_} } sort keys %expected;
-	cmp_ok(scalar keys %expected, '>', 500, sprintf('%s: %d events are committed', $what, scalar keys %expected));
-	is_deeply([ @missing[ 0 .. ($#missing > 4 ? 4 : $#missing) ] ], [], "$what: none is missing");
-	is_deeply(\@unknown, [], "$what: nothing came that is not committed");
-	is_deeply(\@order, [], "$what: the order of each stream is kept, but for what came again");
-	note("$what: $again messages came again");
+	wait_for_relay($node, 'orders', $SENT);
+	check_came($node, $rabbit, 'orders', $what, least => 500, again => 'any');
 	return;
 }
 
@@ -105,86 +47,35 @@ END
 # --- what can happen to one server and its broker, while events stream ---
 
 my %mishaps = (
-	'the broker is killed' => sub {
-		$rabbit->kill9;
-		$rabbit->start;
-	},
+	common_mishaps($primary, $rabbit, $proxy),
 	'the broker is short of memory' => sub {
 		$rabbit->ctl('set_vm_memory_high_watermark', '0');
 		usleep(500_000);
 		$rabbit->ctl('set_vm_memory_high_watermark', 'absolute', '1GB');
-	},
-	'the worker is terminated' => sub {
-		$primary->safe_psql('postgres',
-			q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'eventsrc relay'});
-	},
-	'the server crashes' => sub {
-		$primary->stop('immediate');
-		$primary->start;
-	},
-	'the network hangs' => sub {
-		$proxy->tell('drop');
-		usleep(4_000_000);
-		$proxy->tell('cut');
-	},
-	'connections break' => sub {
-		for (1 .. 3)
-		{
-			$proxy->tell('cut');
-			usleep(200_000);
-		}
-	},
-	'connections are half closed' => sub { $proxy->tell('half') },
-);
+	});
 wait_for_relay($primary, 'orders', q{state = 'running' AND pid IS NOT NULL});
 foreach my $round (1 .. $torture)
 {
-	foreach my $mishap (shuffle(sort keys %mishaps))
-	{
-		my $load = start_load($primary);
-		usleep(500_000 + int rand 1_000_000);
-		$mishaps{$mishap}->();
-		end_load($load);
-		$primary->safe_psql('postgres', q{SELECT es_resume_relay('orders')});
-		wait_for_relay($primary, 'orders', q{lag_events = 0 AND state = 'running'});
-		note($mishap);
-	}
+	suffer($primary, \%mishaps, resume => 1);
 	check_queue($primary, "round $round");
 }
 is(list_queues(), 'orders', 'as long as there is one timeline, no queue marks one as over');
 
 # --- a standby takes over ---
 
-$primary->backup('backup');
-my $standby = PostgreSQL::Test::Cluster->new('standby');
-$standby->init_from_backup($primary, 'backup', has_streaming => 1);
-$standby->append_conf('postgresql.conf', "primary_conninfo = '@{[ $primary->connstr ]} application_name=standby'");
-$standby->start;
-$primary->safe_psql('postgres', $_)
-  foreach q{ALTER SYSTEM SET synchronous_standby_names = 'standby'}, 'ALTER SYSTEM SET synchronous_commit = on',
-  'SELECT pg_reload_conf()';
-wait_until($primary, q{SELECT sync_state FROM pg_stat_replication}, 'there is a synchronous standby', 'sync');
-wait_until($primary, 'SHOW synchronous_commit', 'and commits wait for it', 'on');
+my $standby = add_synchronous_standby($primary);
 is($standby->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'eventsrc relay'}),
 	'0', 'on a standby no relay runs');
 
-my $load = start_load($primary);
-usleep(1_000_000);
-# the old primary goes on running; what it could not replicate is not acknowledged
-$standby->safe_psql('postgres', q{ALTER SYSTEM SET synchronous_standby_names = ''});
-$standby->promote;
-ok($standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()'), 'the standby is promoted');
-wait_for_relay($standby, 'orders', q{state = 'running' AND lag_events = 0});
-$load->kill_kill;
-$load = start_load($standby);
+take_over($standby, $primary);
+my $load = start_load($standby);
 
 # the old primary leaves off by itself; only then it commits what nobody else has
 my $fenced = q{state = 'stopped' AND last_error LIKE 'another server sends in place of this one%'};
 wait_for_relay($primary, 'orders', $fenced);
-note($primary->safe_psql('postgres', 'SELECT last_error FROM es_relays'));
-$primary->safe_psql('postgres', $_)
-  foreach 'ALTER SYSTEM SET synchronous_commit = local', q{ALTER SYSTEM SET synchronous_standby_names = ''},
-  'SELECT pg_reload_conf()', q{SELECT es_append('Order', 'ghost', 'Placed')};
+note(relay_column($primary, 'orders', 'last_error'));
+release_commits($primary);
+$primary->safe_psql('postgres', q{SELECT es_append('Order', 'ghost', 'Placed')});
 wait_for_relay($primary, 'orders', 'lag_events > 0');
 end_load($load);
 check_queue($standby, 'after the promotion');
@@ -193,18 +84,16 @@ check_queue($standby, 'after the promotion');
 $primary->stop('immediate');
 $primary->start;
 wait_for_relay($primary, 'orders', $fenced);
-my $time = $primary->safe_psql('postgres', q{SELECT last_error_at FROM es_relays});
+my $time = relay_column($primary, 'orders', 'last_error_at');
 $primary->safe_psql('postgres', q{SELECT es_resume_relay('orders')});
 wait_for_relay($primary, 'orders', "$fenced AND last_error_at > '$time'");
-$load = start_load($standby);
-end_load($load);
+end_load(start_load($standby));
 check_queue($standby, 'after the old primary came back');
 
 # the promoted server goes on over crashes, too
 $standby->stop('immediate');
 $standby->start;
-$load = start_load($standby);
-end_load($load);
+end_load(start_load($standby));
 check_queue($standby, 'after a crash of the promoted server');
 
 # who decides for the old primary removes the mark
@@ -214,10 +103,9 @@ like($marks[0], qr/^eventsrc\.over\..*\.1$/, 'the first');
 $standby->stop;
 $rabbit->ctl('delete_queue', $marks[0]);
 $primary->safe_psql('postgres', q{SELECT es_resume_relay('orders')});
-wait_for_relay($primary, 'orders', q{state = 'running' AND lag_events = 0});
-is(scalar(grep { $_->[0] eq 'ghost' } $rabbit->messages('orders', brief => 1)), 1, 'without it the old primary sends again');
-unlike(PostgreSQL::Test::Utils::slurp_file($_->logfile), qr/PANIC|terminated by signal|TRAP/, 'no process crashed')
-  foreach $primary, $standby;
+wait_for_relay($primary, 'orders', $SENT);
+is(scalar(grep { $_->{key} eq 'ghost' } $rabbit->brief('orders')), 1, 'without it the old primary sends again');
+check_no_crash($primary, $standby);
 
 # --- a user who may only publish to an exchange: the relay works, the log says what is missing ---
 
@@ -231,8 +119,7 @@ CREATE USER MAPPING FOR CURRENT_USER SERVER narrow OPTIONS ("user" 'narrow', pas
 SELECT es_create_relay('orders', 'narrow');
 END
 wait_for_relay($primary, 'orders', q{state = 'running' AND lag_events = 0 AND sent > 500});
-like(PostgreSQL::Test::Utils::slurp_file($primary->logfile),
-	qr/relay "orders" at position \d+ is not protected from another server that took over: ACCESS_REFUSED/,
+wait_for_log($primary, qr/relay "orders" at position \d+ is not protected from another server that took over: ACCESS_REFUSED/,
 	'the log says that it is not fenced');
 
 $primary->stop;

@@ -89,7 +89,7 @@ check_idle('rabbit', 'rabbit: an alarm, more to come');
 # Kafka hangs; then there is more than the window takes
 my @hanging = qw(once least bulky);
 wait_for_relay($node, $_, q{state = 'running' AND lag_events = 0}) foreach @hanging;
-my $process = slurp_file("$kafka->{folder}/pid") + 0;
+my $process = $kafka->process;
 kill 'STOP', $process;
 append(100, 10);
 append(1, 7_000_000, 'Uploaded');

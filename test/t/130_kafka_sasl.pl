@@ -28,14 +28,11 @@ openssl(qw(req -newkey rsa:2048 -nodes -subj /CN=broker -keyout =broker.key -out
 append_to_file("$folder/names", "subjectAltName=DNS:localhost\n");
 openssl(qw(x509 -req -in =broker.csr -CA =ca.pem -CAkey =ca.key -CAcreateserial -days 7 -extfile =names -out =broker.pem));
 append_to_file("$folder/both.pem", slurp_file("$folder/broker.key") . slurp_file("$folder/broker.pem") . slurp_file("$folder/ca.pem"));
-append_to_file("$folder/properties", "num.partitions=$partitions\n");
 
 $ENV{KAFKA_SECURE} = "$folder/both.pem";
 $ENV{KAFKA_PASSWORD} = $password;
-$ENV{KAFKA_PROPERTIES} = "$folder/properties";
-my $kafka = new_kafka();
-my $secure = slurp_file($kafka->{folder} . '/secure');
-chomp $secure;
+my $kafka = new_kafka(partitions => $partitions);
+chomp(my $secure = $kafka->file('secure'));
 my ($port) = $secure =~ /:(\d+)$/;
 
 my $node = new_node('sasl');

@@ -1,4 +1,4 @@
-# EventsrcRabbit: a real RabbitMQ for TAP tests, and a TCP proxy that makes trouble between a relay and its broker.
+# EventsrcRabbit: a real RabbitMQ for TAP tests.
 #
 #     use EventsrcRabbit;
 #
@@ -7,10 +7,8 @@
 #     $rabbit->stop;  $rabbit->start;  $rabbit->kill9;
 #     $rabbit->ctl('list_queues', 'name');           # rabbitmqctl
 #     my @messages = $rabbit->messages('queue');     # all that ever were in it, as rabbitmq_read.py prints them
+#     my @messages = $rabbit->brief('queue');        # only some fields, which is faster
 #     $rabbit->bind('queue', 'exchange', 'key');
-#
-#     my $proxy = new_proxy($rabbit->address);
-#     $proxy->port;  $proxy->tell('drop');           # see tcp_proxy.py
 package EventsrcRabbit;
 
 use strict;
@@ -21,7 +19,7 @@ use IPC::Run ();
 use JSON::PP ();
 use PostgreSQL::Test::Utils;
 
-our @EXPORT = qw(new_rabbit new_proxy);
+our @EXPORT = qw(new_rabbit);
 
 my $here = dirname(__FILE__);
 
@@ -56,17 +54,6 @@ sub new_rabbit
 	push @nodes, $self;
 	$self->start;
 	delete @ENV{ 'RABBITMQ_CONF', 'RABBITMQ_TLS' };
-	return $self;
-}
-
-# new_proxy starts a proxy before an address.
-sub new_proxy
-{
-	my ($address) = @_;
-	my $self = bless { in => '', out => '', err => '' }, 'EventsrcRabbit::Proxy';
-	$self->{run} = IPC::Run::start([ $python, "$here/tcp_proxy.py", $address ],
-		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err});
-	$self->{port} = $self->answer + 0;
 	return $self;
 }
 
@@ -112,15 +99,37 @@ sub ctl { my ($self, @arguments) = @_; return $self->control('ctl', '-q', @argum
 
 # messages takes the messages out of a queue and returns all that it ever took, in order.
 #     stream => 1: it is a stream, which keeps them itself
-#     brief => 1: only the fields that check_queue() needs, as [key, version, message id, position, aggregate type]
 sub messages
 {
 	my ($self, $queue, %option) = @_;
-	my $out = EventsrcRabbit::run($python, "$here/rabbitmq_read.py", $self->{address}, $queue,
-		grep { $option{$_} } qw(stream brief));
-	my @messages =
-	  map { $option{brief} ? [ split /\t/ ] : JSON::PP->new->utf8->decode($_) } split /\n/, $out;
-	return @messages if $option{stream};
+	my $json = JSON::PP->new->utf8;
+	return $self->take($queue, sub { return $json->decode($_[0]) }, grep { $option{$_} } 'stream');
+}
+
+# brief does the same, for messages of relays, but returns only {key, version, id, position, type} of each.
+sub brief
+{
+	my ($self, $queue, %option) = @_;
+	my $read = sub {
+		my %message;
+		@message{qw(key version id position type)} = split /\t/, $_[0];
+		return \%message;
+	};
+	return map {
+		my $headers = $_->{headers};
+		$headers
+		  ? { (map { $_ => $headers->{$_} } qw(key version position)), id => $_->{message_id}, type => $headers->{'aggregate-type'} }
+		  : $_
+	} $self->take($queue, $read, 'brief', grep { $option{$_} } 'stream');
+}
+
+# take runs rabbitmq_read.py, reads each line that it prints and adds it to what came before.
+sub take
+{
+	my ($self, $queue, $read, @how) = @_;
+	my @messages = map { $read->($_) } split /\n/,
+	  EventsrcRabbit::run($python, "$here/rabbitmq_read.py", $self->{address}, $queue, @how);
+	return @messages if grep { $_ eq 'stream' } @how;
 	push @{ $self->{seen}{$queue} }, @messages;
 	return @{ $self->{seen}{$queue} };
 }
@@ -139,37 +148,6 @@ channel.queue_declare(queue, durable=True)
 channel.exchange_declare(exchange, "topic", durable=True)
 channel.queue_bind(queue, exchange, key)
 END
-	return;
-}
-
-package EventsrcRabbit::Proxy;
-
-# answer waits for a line.
-sub answer
-{
-	my ($self) = @_;
-	$self->{run}->pump until $self->{out} =~ s/^(.*)\n//;
-	return $1;
-}
-
-# port returns where it listens.
-sub port { return $_[0]{port}; }
-
-# tell gives it a command.
-sub tell
-{
-	my ($self, $command) = @_;
-	$self->{in} .= "$command\n";
-	$self->answer eq 'ok' or die "proxy: $self->{err}";
-	return;
-}
-
-# DESTROY ends it.
-sub DESTROY
-{
-	my ($self) = @_;
-	local ($?, $@);
-	eval { $self->{run}->kill_kill };
 	return;
 }
 

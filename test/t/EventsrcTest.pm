@@ -173,6 +173,8 @@ sub alter_system
 	{
 		$node->poll_query_until('postgres', "SHOW $_", $settings{$_}) or die "$_ is not $settings{$_}";
 	}
+	# it is the checkpointer who tells the others for which standbys to wait, at the latest before a checkpoint
+	$node->safe_psql('postgres', 'CHECKPOINT') if exists $settings{synchronous_standby_names};
 	return;
 }
 

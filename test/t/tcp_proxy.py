@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # tcp_proxy.py: stands between a relay and its broker and makes trouble.
-#     tcp_proxy.py HOST:PORT [PORT]     listens on a port of the loopback, a free one unless told, and prints it
+#     tcp_proxy.py [HOST:PORT]     listens on a free port of the loopback and prints it
 # A line on standard input says what it does from then on:
+#     to HOST:PORT  where the broker is
 #     pass          what it should
 #     drop          swallows everything in both directions, as a network that is gone does
 #     delay MS      holds everything back so long
@@ -37,7 +38,7 @@ async def pump(reader, writer, from_broker):
 
 async def serve(reader, writer):
     try:
-        broker_reader, broker_writer = await asyncio.open_connection(host, int(port))
+        broker_reader, broker_writer = await asyncio.open_connection(*broker)
     except OSError:
         writer.close()
         return
@@ -56,13 +57,15 @@ def reset(writer):
 
 
 async def main():
-    global mode, delay
-    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    global mode, delay, broker
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         words = line.split()
-        if words[0] == "cut":
+        if words[0] == "to":
+            broker = words[1].split(":")
+        elif words[0] == "cut":
             mode, delay = "pass", 0.0
             for pair in list(pairs):
                 for writer in pair:
@@ -76,5 +79,5 @@ async def main():
             mode, delay = words[0], 0.0
         print("ok", flush=True)
 
-host, port = sys.argv[1].split(":")
+broker = sys.argv[1].split(":") if len(sys.argv) > 1 else ("127.0.0.1", 0)
 asyncio.run(main())
