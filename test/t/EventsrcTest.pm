@@ -11,6 +11,7 @@
 #     wait_for_log($node, qr/.../, 'what it is');    # until the server's log has it
 #     kill_process($node, $pid);                     # as a crash would; the server has restarted when it returns
 #     check_no_crash($node, ...);                    # no process of them crashed
+#     check_no_password($node, 'secret');            # its log shows it only in statements
 #     is(sqlstate_of($node, 'SELECT ...'), 'VE001', 'a conflict is refused');
 #
 #     my $standby = add_standby($node);              # streams, under the name standby
@@ -44,8 +45,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_node create_extension wait_until wait_for_log kill_process check_no_crash sqlstate_of
-  add_standby promote_standby alter_system new_session append_events relay_column wait_for_relay new_kafka);
+our @EXPORT = qw(new_node create_extension wait_until wait_for_log kill_process check_no_crash check_no_password
+  sqlstate_of add_standby promote_standby alter_system new_session append_events relay_column wait_for_relay new_kafka);
 
 # How long to wait for what should come soon, in seconds.
 our $PATIENCE = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
@@ -137,6 +138,17 @@ sub check_no_crash
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	unlike(PostgreSQL::Test::Utils::slurp_file($_->logfile), qr/PANIC|terminated by signal|TRAP/, 'no process crashed')
 	  foreach @nodes;
+	return;
+}
+
+# check_no_password checks that a server's log shows a password nowhere but in the statements that set it.
+sub check_no_password
+{
+	my ($node, $password) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $log = PostgreSQL::Test::Utils::slurp_file($node->logfile);
+	$log =~ s/^.*(?:statement|STATEMENT):.*(?:\n\t.*)*//mg;
+	unlike($log, qr/\Q$password\E/, 'no password is in the log');
 	return;
 }
 
