@@ -149,7 +149,7 @@ up() {
     echo $! >"$dir/pid"
     until kcat -L -b "$address" -m 2 2>/dev/null | grep -q ' broker 1 '; do
         alive || { tail -n 20 "$dir/kafka.log" >&2; die "Kafka ended"; }
-        [ $((SECONDS - begun)) -le 120 ] || { tail -n 20 "$dir/kafka.log" >&2; die "Kafka is not ready after 120 s"; }
+        [ $((SECONDS - begun)) -le 300 ] || { tail -n 20 "$dir/kafka.log" >&2; die "Kafka is not ready after 300 s"; }
         sleep 0.2
     done
     echo "$address"

@@ -107,7 +107,7 @@ up() {
         shell=$!
         until answers "$AMQP_PORT" && [ -s "$dir/pid" ]; do
             kill -0 $shell 2>/dev/null || { tail -n 20 "$dir/out.log" >&2; die "RabbitMQ ended"; }
-            [ $((SECONDS - begun)) -le 120 ] || { tail -n 20 "$dir/out.log" >&2; die "RabbitMQ is not ready after 120 s"; }
+            [ $((SECONDS - begun)) -le 300 ] || { tail -n 20 "$dir/out.log" >&2; die "RabbitMQ is not ready after 300 s"; }
             sleep 0.2
         done
         cp "$dir/pid" "$dir/beam"
