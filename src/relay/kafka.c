@@ -72,6 +72,7 @@ static const char *const own_properties[][2] = {
 	{"log.queue", "true"},
 	/* defaults that the user's options may change */
 	{"max.in.flight", "1"},
+	{"linger.ms", "0"},
 	{"partitioner", "murmur2_random"},
 	{"socket.nagle.disable", "true"},
 	{"ssl.endpoint.identification.algorithm", "https"},
