@@ -11,7 +11,7 @@
 #     terminate_relays($node);
 #
 #     my %mishaps = common_mishaps($node, $broker, $proxy);
-#     suffer($node, %mishaps);                       # each once, while events stream to relay "orders"
+#     suffer($node, \%mishaps);                      # each once, while events stream to relay "orders"
 #
 #     my $standby = add_synchronous_standby($primary);
 #     take_over($standby, $primary);                 # which goes on running
