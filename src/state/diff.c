@@ -12,6 +12,8 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "schema/json_schema.h"
+
 typedef struct Diff
 {
 	JsonbParseState *parse;
@@ -42,18 +44,8 @@ es_json_diff(Jsonb *from, Jsonb *to)
 
 	initStringInfo(&diff.path);
 	pushJsonbValue(&diff.parse, WJB_BEGIN_ARRAY, NULL);
-	if (!JB_ROOT_IS_SCALAR(from) || !JsonbExtractScalar(&from->root, &left))
-	{
-		left.type = jbvBinary;
-		left.val.binary.data = &from->root;
-		left.val.binary.len = VARSIZE(from) - VARHDRSZ;
-	}
-	if (!JB_ROOT_IS_SCALAR(to) || !JsonbExtractScalar(&to->root, &right))
-	{
-		right.type = jbvBinary;
-		right.val.binary.data = &to->root;
-		right.val.binary.len = VARSIZE(to) - VARHDRSZ;
-	}
+	es_json_root(from, &left);
+	es_json_root(to, &right);
 	compare_values(&diff, &left, &right);
 	return JsonbValueToJsonb(pushJsonbValue(&diff.parse, WJB_END_ARRAY, NULL));
 }

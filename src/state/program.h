@@ -44,7 +44,7 @@ typedef struct EsProgramEval
 	int			number;			/* of the ExprState */
 } EsProgramEval;
 
-/* a key and value of jsonb_build_object() */
+/* a key and value that are added */
 typedef struct EsProgramField
 {
 	EsProgramEval eval;
@@ -54,15 +54,14 @@ typedef struct EsProgramField
 } EsProgramField;
 
 /*
- * What is added to the state: state || eval, jsonb_set(state, {key}, eval), or
- * state || jsonb_build_object(fields).
+ * What is added to the state: state || jsonb_build_object(fields), state || eval
+ * if there are none, or jsonb_set(state, {key}, value) of one field.
  */
 typedef struct EsProgramPart
 {
 	EsProgramEval eval;
-	char	   *key;			/* NULL: the keys of eval's value */
-	int			keylen;
 	List	   *fields;			/* of EsProgramField */
+	bool		sets;			/* it is jsonb_set() */
 } EsProgramPart;
 
 /* an expression: the state with parts added to it, or any */

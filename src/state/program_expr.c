@@ -25,6 +25,7 @@ static bool needs_snapshot(Node *node, void *context);
 static bool may_read(Oid function, void *context);
 static bool find_parts(EsProgramBuild *build, Node *node, List **parts);
 static List *find_fields(EsProgramBuild *build, Node *node);
+static EsProgramField *new_field(EsProgramBuild *build, char *key, Node *value);
 static char *constant_text(Node *node);
 static bool find_call(Node *node, Oid *function, List **args);
 static bool is_state(Node *node);
@@ -311,12 +312,13 @@ find_parts(EsProgramBuild *build, Node *node, List **parts)
 		return false;
 
 	part = palloc0(sizeof(EsProgramPart));
-	if (key == NULL)
+	part->sets = key != NULL;
+	if (part->sets)
+		part->fields = list_make1(new_field(build, key, lthird(args)));
+	else
 		part->fields = find_fields(build, lsecond(args));
 	if (part->fields == NIL)
-		part->eval = new_eval(build, key ? lthird(args) : lsecond(args));
-	part->key = key;
-	part->keylen = key ? strlen(key) : 0;
+		part->eval = new_eval(build, lsecond(args));
 	*parts = lappend(*parts, part);
 	return true;
 }
@@ -337,22 +339,29 @@ find_fields(EsProgramBuild *build, Node *node)
 		return NIL;
 	for (int i = 0; i < list_length(call->args); i += 2)
 	{
-		if (constant_text(list_nth(call->args, i)) == NULL ||
-			!es_program_builds(exprType(list_nth(call->args, i + 1))))
-			return NIL;
-	}
-	for (int i = 0; i < list_length(call->args); i += 2)
-	{
-		EsProgramField *field = palloc0(sizeof(EsProgramField));
+		char	   *key = constant_text(list_nth(call->args, i));
 		Node	   *value = list_nth(call->args, i + 1);
 
-		field->key = constant_text(list_nth(call->args, i));
-		field->keylen = strlen(field->key);
-		field->type = exprType(value);
-		field->eval = new_eval(build, value);
-		fields = lappend(fields, field);
+		if (key == NULL || !es_program_builds(exprType(value)))
+			return NIL;
+		fields = lappend(fields, new_field(build, key, value));
 	}
 	return fields;
+}
+
+/*
+ * new_field makes a key and the expression of its value.
+ */
+static EsProgramField *
+new_field(EsProgramBuild *build, char *key, Node *value)
+{
+	EsProgramField *field = palloc0(sizeof(EsProgramField));
+
+	field->key = key;
+	field->keylen = strlen(key);
+	field->type = exprType(value);
+	field->eval = new_eval(build, value);
+	return field;
 }
 
 /*

@@ -223,7 +223,7 @@ change_state(EsProgram *program, EsProgramExpr *expr)
 	{
 		EsProgramPart *part = lfirst(cell);
 
-		if (part->key && !is_object(program))
+		if (part->sets && !is_object(program))
 			break;
 		parts[nparts] = es_program_object(program, part);
 		if (parts[nparts] == NULL)

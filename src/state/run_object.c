@@ -11,8 +11,9 @@
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
+#include "schema/json_schema.h"
+
 static void push_key(JsonbParseState **parse, const char *key, int keylen);
-static void set_jsonb(JsonbValue *item, Jsonb *value);
 static bool set_value(JsonbValue *item, Oid type, Datum value);
 
 /*
@@ -50,31 +51,22 @@ es_program_object(EsProgram *program, EsProgramPart *part)
 	ListCell   *cell;
 	bool		known = true;
 	bool		isnull;
-	Datum		value = (Datum) 0;
+	Datum		value;
 
 	if (part->fields == NIL)
 	{
 		value = ExecEvalExpr(es_program_ready(program, &part->eval), program->econtext, &isnull);
-		if (isnull)
-			return NULL;
-		if (part->key == NULL)
-			return DatumGetJsonbP(value);
+		return isnull ? NULL : DatumGetJsonbP(value);
 	}
 
 	(void) pushJsonbValue(&parse, WJB_BEGIN_OBJECT, NULL);
-	if (part->fields == NIL)
-	{
-		push_key(&parse, part->key, part->keylen);
-		set_jsonb(&item, DatumGetJsonbP(value));
-		(void) pushJsonbValue(&parse, WJB_VALUE, &item);
-	}
 	foreach(cell, part->fields)
 	{
 		EsProgramField *field = lfirst(cell);
 
 		value = ExecEvalExpr(es_program_ready(program, &field->eval), program->econtext, &isnull);
 		item.type = jbvNull;
-		if (!isnull && !set_value(&item, field->type, value))
+		if (isnull ? part->sets : !set_value(&item, field->type, value))
 			known = false;		/* what follows may fail first */
 		if (!known)
 			continue;
@@ -99,19 +91,6 @@ push_key(JsonbParseState **parse, const char *key, int keylen)
 }
 
 /*
- * set_jsonb makes an item of jsonb.
- */
-static void
-set_jsonb(JsonbValue *item, Jsonb *value)
-{
-	if (JsonbExtractScalar(&value->root, item))
-		return;
-	item->type = jbvBinary;
-	item->val.binary.data = &value->root;
-	item->val.binary.len = VARSIZE(value) - VARHDRSZ;
-}
-
-/*
  * set_value makes an item of a value of a type; false if that takes more than is
  * done here.
  */
@@ -121,7 +100,7 @@ set_value(JsonbValue *item, Oid type, Datum value)
 	switch (type)
 	{
 		case JSONBOID:
-			set_jsonb(item, DatumGetJsonbP(value));
+			es_json_root(DatumGetJsonbP(value), item);
 			return true;
 		case BOOLOID:
 			item->type = jbvBool;
