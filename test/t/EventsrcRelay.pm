@@ -53,8 +53,8 @@ sub new_proxy
 }
 
 # start_load starts two sessions that append orders, a tenth of it rolled back, and end by themselves, or with the
-# server.  It returns when the first events are there.
-#     options: streams => 20, rate => 400 transactions a second, transactions => 700 each
+# server.  It returns when so many events of theirs are there.
+#     options: events => 1, streams => 20, rate => 400 transactions a second, transactions => 700 each
 sub start_load
 {
 	my ($node, %option) = @_;
@@ -78,7 +78,8 @@ END
 			'-f', $script, '-h', $node->host, '-p', $node->port, 'postgres'
 		],
 		'<', \undef, '>', '/dev/null', '2>', '/dev/null');
-	$node->poll_query_until('postgres', "SELECT max(global_position) > $before FROM es.events") or die 'no events come';
+	$node->poll_query_until('postgres', "SELECT count(*) >= @{[ $option{events} // 1 ]} FROM es.events WHERE global_position > $before")
+	  or die 'too few events come';
 	return $load;
 }
 
@@ -113,15 +114,16 @@ sub common_mishaps
 			$node->start;
 		},
 		'the network hangs' => sub {
+			my $now = $node->safe_psql('postgres', 'SELECT now()');
 			$proxy->tell('drop');
-			usleep(4_000_000);
+			wait_for_relay($node, 'orders', "last_error_at > '$now'");
 			$proxy->tell('cut');
 		},
 		'connections break' => sub {
 			for (1 .. 3)
 			{
+				$proxy->tell('connected');
 				$proxy->tell('cut');
-				usleep(200_000);
 			}
 		},
 		'connections are half closed' => sub { $proxy->tell('half') });
@@ -136,8 +138,7 @@ sub suffer
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	foreach my $mishap (shuffle(sort keys %$mishaps))
 	{
-		my $load = start_load($node);
-		usleep(500_000 + int rand 1_000_000);
+		my $load = start_load($node, events => 200 + int rand 400);
 		$mishaps->{$mishap}->();
 		end_load($load);
 		$node->safe_psql('postgres', q{SELECT es_resume_relay('orders')}) if $option{resume};
@@ -165,8 +166,7 @@ sub take_over
 {
 	my ($standby, $primary, %option) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $load = start_load($primary);
-	usleep(1_000_000);
+	my $load = start_load($primary, events => 300);
 	alter_system($standby, synchronous_standby_names => '');
 	promote_standby($standby);
 	wait_for_relay($standby, $option{relay} // 'orders', $option{condition} // $SENT);

@@ -8,14 +8,15 @@
 #     delay MS      holds everything back so long
 #     half          ends what the broker sends of the connections that there are, and takes no more of it
 #     cut           resets the connections that there are, and passes those that come
-# Each is answered with the line "ok".  It ends with its standard input.
+#     connected     waits until there is a connection, for 3 minutes
+# Each is answered with the line "ok" when it is done.  It ends with its standard input.
 import asyncio
 import socket
 import struct
 import sys
 
 mode, delay = "pass", 0.0
-pairs = []
+pairs = set()
 
 
 async def pump(reader, writer, from_broker):
@@ -43,10 +44,10 @@ async def serve(reader, writer):
         writer.close()
         return
     pair = (writer, broker_writer)
-    pairs.append(pair)
+    pairs.add(pair)
     await asyncio.gather(pump(reader, broker_writer, False), pump(broker_reader, writer, True))
     broker_writer.close()
-    pairs.remove(pair)
+    pairs.discard(pair)
 
 
 def reset(writer):
@@ -70,6 +71,14 @@ async def main():
             for pair in list(pairs):
                 for writer in pair:
                     reset(writer)
+            pairs.clear()
+        elif words[0] == "connected":
+            patience = loop.time() + 180
+            while not pairs and loop.time() < patience:
+                await asyncio.sleep(0.02)
+            if not pairs:
+                print("nobody connects", flush=True)
+                continue
         elif words[0] == "half":
             for to_relay, _ in list(pairs):
                 to_relay.get_extra_info("socket").shutdown(socket.SHUT_WR)
