@@ -19,9 +19,9 @@
  * So it rests after a batch that is too small to make up for that: longer than
  * the commit took, as the marks do if Kafka is busy.
  */
-#define SMALL_BATCH		1000
 #define REST_MS			3
 
+static rd_kafka_error_t *produce_progress(EsKafkaTxn *kafka, EsKafkaTurn *turn);
 static void take_start(EsKafkaTxn *kafka, EsKafkaResult result);
 static void take_commit(EsKafkaTxn *kafka, EsKafkaResult result);
 static void take_abort(EsKafkaTxn *kafka, EsKafkaResult result);
@@ -55,19 +55,34 @@ es_kafka_txn_begin(EsKafkaTxn *kafka, EsKafkaTurn *turn)
 	}
 	turn->begun = true;
 	turn->count = 0;
+	turn->progress = kafka->committed;
+
+	/*
+	 * While another transaction is committed, Kafka is told of the progress
+	 * topic's partition, too: to tell it at the end would take a request more
+	 * before this one can be committed.
+	 */
+	if (!es_kafka_thread_is_idle(kafka))
+	{
+		error = produce_progress(kafka, turn);
+		if (error != NULL)
+		{
+			es_kafka_txn_fail(kafka, turn->producer, error);
+			return false;
+		}
+	}
 	return true;
 }
 
 /*
  * es_kafka_txn_submit has the filled transaction committed, if it is worth it
- * and none is being committed, and lets the other producer take what follows.
+ * and none is being committed, and lets the next producer take what follows.
  */
 void
 es_kafka_txn_submit(EsKafkaTxn *kafka)
 {
 	EsBroker   *broker = &kafka->base;
 	EsKafkaTurn *turn = &kafka->turns[kafka->filling];
-	EsKafkaRecord record = {0};
 	rd_kafka_error_t *error;
 
 	if (!kafka->started || kafka->aborting || broker->failed || broker->rewound ||
@@ -75,18 +90,13 @@ es_kafka_txn_submit(EsKafkaTxn *kafka)
 		return;
 	if (turn->count == 0)
 	{
-		if (kafka->scanned < kafka->recorded + QUIET_POSITIONS ||
+		if (kafka->scanned < kafka->committed.position + QUIET_POSITIONS ||
 			(!turn->begun && !es_kafka_txn_begin(kafka, turn)))
 			return;
-		turn->progress = kafka->turns[1 - kafka->filling].progress;
 		turn->progress.position = kafka->scanned;
 	}
 
-	turn->progress.epoch = kafka->epoch;
-	record.progress = turn->progress;
-	record.timeline = kafka->timeline;
-	record.writer = kafka->writer;
-	error = es_kafka_produce_record(turn->producer, kafka->topic, kafka->key, &record);
+	error = produce_progress(kafka, turn);
 	if (error != NULL)
 	{
 		es_kafka_txn_fail(kafka, turn->producer, error);
@@ -94,7 +104,23 @@ es_kafka_txn_submit(EsKafkaTxn *kafka)
 	}
 	kafka->cut = false;
 	es_kafka_thread_ask(kafka, ES_JOB_COMMIT, kafka->filling);
-	kafka->filling = 1 - kafka->filling;
+	kafka->filling = (kafka->filling + 1) % ES_KAFKA_TURNS;
+}
+
+/*
+ * produce_progress adds a record of a turn's progress to its transaction; the
+ * last one counts.
+ */
+static rd_kafka_error_t *
+produce_progress(EsKafkaTxn *kafka, EsKafkaTurn *turn)
+{
+	EsKafkaRecord record = {0};
+
+	turn->progress.epoch = kafka->epoch;
+	record.progress = turn->progress;
+	record.timeline = kafka->timeline;
+	record.writer = kafka->writer;
+	return es_kafka_produce_record(turn->producer, turn->record_topic, kafka->key, &record);
 }
 
 /*
@@ -141,8 +167,8 @@ take_start(EsKafkaTxn *kafka, EsKafkaResult result)
 		kafka->started = true;
 		kafka->found = result == ES_KAFKA_OK;
 		kafka->base.troubled = false;
-		kafka->turns[0].progress = kafka->turns[1].progress = kafka->record.progress;
-		kafka->recorded = kafka->scanned = kafka->record.progress.position;
+		kafka->committed = kafka->record.progress;
+		kafka->scanned = kafka->committed.position;
 	}
 	else
 		lose(kafka, kafka->result_text, false);
@@ -164,13 +190,13 @@ take_commit(EsKafkaTxn *kafka, EsKafkaResult result)
 		return;
 	}
 	turn->begun = false;
-	turn->rests_until = turn->count >= SMALL_BATCH ? 0 :
+	turn->rests_until = turn->count >= ES_KAFKA_SMALL ? 0 :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 									Min(REST_MS + 2 * kafka->commit_ms, ES_KAFKA_REST_MS));
 	if (turn->count > 0)
 		es_window_confirm_through(kafka->base.window, turn->last_sequence);
 	turn->count = 0;
-	kafka->recorded = turn->progress.position;
+	kafka->committed = turn->progress;
 	kafka->base.troubled = false;
 
 	/* in the middle of a page the batch goes on growing */

@@ -91,7 +91,7 @@ es_kafka_read_record(rd_kafka_t * reader, const char *topic, const char *key,
  * es_kafka_produce_record adds a record to the producer's transaction.
  */
 rd_kafka_error_t *
-es_kafka_produce_record(rd_kafka_t * producer, const char *topic, const char *key,
+es_kafka_produce_record(rd_kafka_t * producer, rd_kafka_topic_t *topic, const char *key,
 						const EsKafkaRecord *record)
 {
 	const EsProgress *progress = &record->progress;
@@ -117,8 +117,8 @@ es_kafka_produce_record(rd_kafka_t * producer, const char *topic, const char *ke
 			 "{\"position\":%s,\"eventPosition\":%s,\"epoch\":%s,\"timeline\":%s}",
 			 position, event_position, epoch, timeline);
 
-	args[n].vtype = RD_KAFKA_VTYPE_TOPIC;
-	args[n++].u.cstr = topic;
+	args[n].vtype = RD_KAFKA_VTYPE_RKT;
+	args[n++].u.rkt = topic;
 	args[n].vtype = RD_KAFKA_VTYPE_PARTITION;
 	args[n++].u.i32 = 0;
 	args[n].vtype = RD_KAFKA_VTYPE_KEY;

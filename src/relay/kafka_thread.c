@@ -5,9 +5,7 @@
  *
  * It does one job at a time: start (fence others, read the progress), commit
  * one producer's transaction, abort all.  It has all signals blocked and
- * touches nothing of PostgreSQL; neither do librdkafka's callbacks, which may
- * run here: what they say waits in the EsKafkaTxn until the relay's thread
- * takes it.
+ * touches nothing of PostgreSQL.
  */
 #include "relay/kafka_txn.h"
 
@@ -19,6 +17,9 @@
 
 /* a step of a producer's transactions, which gives up after some time */
 typedef rd_kafka_error_t *(*Step) (rd_kafka_t * producer, int timeout_ms);
+
+/* how long an abort is deaf at a time */
+#define ABORT_STEP_MS	20
 
 static void *serve(void *argument);
 static EsKafkaResult start(EsKafkaTxn *kafka, char *error, size_t error_size);
@@ -63,6 +64,7 @@ es_kafka_thread_ask(EsKafkaTxn *kafka, EsKafkaJob job, int turn)
 	kafka->job = job;
 	kafka->job_turn = turn;
 	kafka->asked_ms = clock_ms();
+	kafka->sending = job == ES_JOB_COMMIT && kafka->turns[turn].count < ES_KAFKA_SMALL;
 	kafka->busy = true;
 	pthread_cond_signal(&kafka->asked);
 	pthread_mutex_unlock(&kafka->lock);
@@ -128,74 +130,6 @@ es_kafka_thread_end(EsKafkaTxn *kafka)
 }
 
 /*
- * es_kafka_note_delivery notes that a message was not delivered (those that
- * were, are not reported).  The first reason says why; what is purged behind it
- * only follows.
- */
-void
-es_kafka_note_delivery(rd_kafka_t * client, const rd_kafka_message_t *message, void *opaque)
-{
-	EsKafkaTxn *kafka = opaque;
-
-	if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR ||
-		message->err == RD_KAFKA_RESP_ERR__PURGE_QUEUE ||
-		message->err == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT ||
-		message->err == RD_KAFKA_RESP_ERR__FATAL)
-		return;
-	pthread_mutex_lock(&kafka->lock);
-	if (kafka->failures == 0)
-	{
-		kafka->failure = message->err;
-		copy_text(kafka->failed_topic, rd_kafka_topic_name(message->rkt), sizeof(kafka->failed_topic));
-	}
-	if (message->err == kafka->failure)
-		kafka->failed_sequence = Max(kafka->failed_sequence,
-									 (uint64) (uintptr_t) message->_private);
-	kafka->failures++;
-	pthread_mutex_unlock(&kafka->lock);
-}
-
-/*
- * es_kafka_note_error notes an error of a whole client.
- */
-void
-es_kafka_note_error(rd_kafka_t * client, int error, const char *reason, void *opaque)
-{
-	EsKafkaTxn *kafka = opaque;
-
-	/* what is fatal shows in what is done next */
-	if (error == RD_KAFKA_RESP_ERR__FATAL)
-		return;
-	pthread_mutex_lock(&kafka->lock);
-	/* "all brokers are down" tells less than what came before it */
-	if (error != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || kafka->error[0] == '\0')
-		copy_text(kafka->error, reason, sizeof(kafka->error));
-	kafka->has_error = true;
-	pthread_mutex_unlock(&kafka->lock);
-}
-
-/*
- * es_kafka_note_log keeps a log line for the relay's thread; the latest are
- * lost if there are too many.
- */
-void
-es_kafka_note_log(const rd_kafka_t * client, int level, const char *facility, const char *text)
-{
-	EsKafkaTxn *kafka = rd_kafka_opaque(client);
-
-	pthread_mutex_lock(&kafka->lock);
-	if (kafka->log_lines < ES_KAFKA_LOG_LINES)
-	{
-		EsKafkaLogLine *line = &kafka->log[kafka->log_lines++];
-
-		line->level = level;
-		copy_text(line->facility, facility, sizeof(line->facility));
-		copy_text(line->text, text, sizeof(line->text));
-	}
-	pthread_mutex_unlock(&kafka->lock);
-}
-
-/*
  * serve does the jobs until it is to quit.
  */
 static void *
@@ -224,6 +158,11 @@ serve(void *argument)
 		{
 			result = flush(kafka, turn, error, sizeof(error));
 			flushed_ms = clock_ms();
+			if (kafka->sending)
+			{
+				kafka->sending = false;
+				wake(kafka);
+			}
 			if (result == ES_KAFKA_OK)
 				result = settle(kafka, turn, rd_kafka_commit_transaction, error, sizeof(error));
 			kafka->commit_ms = clock_ms() - flushed_ms;
@@ -271,6 +210,19 @@ start(EsKafkaTxn *kafka, char *error, size_t error_size)
 
 	for (int i = 0; i < ES_KAFKA_TURNS; i++)
 	{
+		EsKafkaTurn *turn = &kafka->turns[i];
+
+		/*
+		 * this asks for the topic's leader now: by name it is found out
+		 * within a second
+		 */
+		if (turn->record_topic == NULL)
+			turn->record_topic = rd_kafka_topic_new(turn->producer, kafka->topic, NULL);
+		if (turn->record_topic == NULL)
+		{
+			copy_text(error, rd_kafka_err2str(rd_kafka_last_error()), error_size);
+			return ES_KAFKA_FAILED;
+		}
 		result = settle(kafka, i, rd_kafka_init_transactions, error, error_size);
 		if (result != ES_KAFKA_OK)
 			return result;
@@ -367,7 +319,7 @@ claim(EsKafkaTxn *kafka, bool found, char *error, size_t error_size)
 
 	problem = rd_kafka_begin_transaction(turn->producer);
 	if (problem == NULL)
-		problem = es_kafka_produce_record(turn->producer, kafka->topic, kafka->key, &record);
+		problem = es_kafka_produce_record(turn->producer, turn->record_topic, kafka->key, &record);
 	if (problem != NULL)
 		return judge(turn->producer, problem, error, error_size);
 	return settle(kafka, 0, rd_kafka_commit_transaction, error, error_size);
@@ -397,37 +349,28 @@ is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size)
 
 /*
  * flush sends all messages of a transaction and waits until they are in Kafka.
- * It must not take so long that the other producer no longer holds back what
+ * It must not take so long that the next producer no longer holds back what
  * it has, as that could come to stand before these; the transaction is aborted
  * then.
- *
- * librdkafka waits in steps of 10 ms for what it does not report, so it is
- * asked often at first.
  */
 static EsKafkaResult
 flush(EsKafkaTxn *kafka, int turn, char *error, size_t error_size)
 {
 	rd_kafka_t *producer = kafka->turns[turn].producer;
-	int64		waited = 0;
 
 	while (!kafka->quit && rd_kafka_fatal_error(producer, NULL, 0) == RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
-		int			step = Min(1 + waited / 8, ES_KAFKA_STEP_MS);
-		bool		flushed = rd_kafka_flush(producer, step) == RD_KAFKA_RESP_ERR_NO_ERROR;
-		uint64		failures;
+		bool		flushed = rd_kafka_flush(producer, ES_KAFKA_STEP_MS) == RD_KAFKA_RESP_ERR_NO_ERROR;
 
-		waited = clock_ms() - kafka->asked_ms;
-		pthread_mutex_lock(&kafka->lock);
-		failures = kafka->failures;
-		pthread_mutex_unlock(&kafka->lock);
-		if (failures == 0 && waited >= ES_KAFKA_FLUSH_MS)
+		es_kafka_listen(kafka, kafka->turns[turn].queue);
+		if (flushed || es_kafka_has_failures(kafka))
+			break;
+		if (clock_ms() - kafka->asked_ms >= ES_KAFKA_FLUSH_MS)
 		{
 			snprintf(error, error_size, "the events did not reach Kafka within %d s",
 					 ES_KAFKA_FLUSH_MS / 1000);
 			return ES_KAFKA_ABORT;
 		}
-		if (failures > 0 || flushed)
-			break;
 	}
 	/* what is wrong shows when it is to be committed */
 	return ES_KAFKA_OK;
@@ -483,10 +426,14 @@ settle(EsKafkaTxn *kafka, int turn, Step step, char *error, size_t error_size)
 {
 	rd_kafka_t *producer = kafka->turns[turn].producer;
 
+	/* an abort waits until somebody has heard of what it gives up */
+	int			step_ms = step == rd_kafka_abort_transaction ? ABORT_STEP_MS : ES_KAFKA_STEP_MS;
+
 	while (!kafka->quit)
 	{
-		rd_kafka_error_t *problem = step(producer, ES_KAFKA_STEP_MS);
+		rd_kafka_error_t *problem = step(producer, step_ms);
 
+		es_kafka_listen(kafka, kafka->turns[turn].queue);
 		if (problem == NULL)
 			return ES_KAFKA_OK;
 		if (!rd_kafka_error_is_retriable(problem))

@@ -3,8 +3,8 @@
  *		Kafka, exactly once: a relay's events in transactions.
  *
  * A transaction holds a batch of events and one record of the relay's progress
- * (kafka_progress.c).  Two producers take turns: while one commits, in a thread
- * (kafka_thread.c), the other takes the events that follow, but holds them back:
+ * (kafka_progress.c).  Producers take turns: while one commits, in a thread
+ * (kafka_thread.c), the next takes the events that follow, but holds them back:
  * it sends and commits only after the first did, as the order of messages in
  * Kafka is what consumers see.  If the first fails, both abort and the relay
  * begins anew with what is confirmed.  So batches grow with the load.
@@ -37,15 +37,15 @@ static void txn_flush(EsBroker *broker, int timeout_ms);
 static void txn_probe(EsBroker *broker, int timeout_ms);
 static void txn_close(EsBroker *broker);
 
+static bool has_begun(EsKafkaTxn *kafka);
 static void name_things(EsKafkaTxn *kafka, const EsSender *sender);
 static uint64 writer_id(void);
 static bool start_clients(EsKafkaTxn *kafka, List *options, const EsSender *sender,
 						  char *error, size_t error_size);
 static rd_kafka_t * start_client(EsKafkaTxn *kafka, rd_kafka_type_t kind, rd_kafka_conf_t *conf,
-								 char *error, size_t error_size);
+								 rd_kafka_queue_t **queue, char *error, size_t error_size);
 static void free_clients(EsKafkaTxn *kafka);
-static void take_notes(EsKafkaTxn *kafka);
-static bool rests(EsKafkaTxn *kafka);
+static bool waits(EsKafkaTxn *kafka);
 
 static const EsBrokerType txn_broker = {
 	.name = "kafka",
@@ -181,7 +181,7 @@ txn_send(EsBroker *broker, const EsMessage *message)
 	turn = &kafka->turns[kafka->filling];
 	if (kafka->aborting || broker->rewound || kafka->cut || turn->count >= BATCH_EVENTS)
 		return ES_SEND_FULL;
-	if (!turn->begun && (rests(kafka) || !es_kafka_txn_begin(kafka, turn)))
+	if (!turn->begun && (waits(kafka) || !es_kafka_txn_begin(kafka, turn)))
 		return broker->failed ? ES_SEND_FAILED : ES_SEND_FULL;
 
 	error = es_kafka_produce(turn->producer, &turn->topics, message, broker->window->next);
@@ -246,11 +246,11 @@ txn_poll(EsBroker *broker)
 
 	es_kafka_empty_pipe(kafka->pipe);
 	for (int i = 0; i < ES_KAFKA_TURNS; i++)
-		(void) rd_kafka_poll(kafka->turns[i].producer, 0);
-	(void) rd_kafka_poll(kafka->reader, 0);
-	take_notes(kafka);
+		es_kafka_listen(kafka, kafka->turns[i].queue);
+	es_kafka_listen(kafka, kafka->reader_queue);
+	es_kafka_take_notes(kafka);
 	es_kafka_txn_take_result(kafka);
-	(void) rests(kafka);
+	(void) waits(kafka);
 }
 
 /*
@@ -258,7 +258,7 @@ txn_poll(EsBroker *broker)
  * wait after its last commit, and sees to it that nothing is read meanwhile.
  */
 static bool
-rests(EsKafkaTxn *kafka)
+waits(EsKafkaTxn *kafka)
 {
 	EsKafkaTurn *turn = &kafka->turns[kafka->filling];
 	long		left = 0;
@@ -271,7 +271,7 @@ rests(EsKafkaTxn *kafka)
 	if (left == 0)
 		turn->rests_until = 0;
 	kafka->base.wake_ms = (int) left;
-	kafka->base.busy = left > 0;
+	kafka->base.busy = left > 0 || (!turn->begun && kafka->sending);
 	return kafka->base.busy;
 }
 
@@ -325,7 +325,7 @@ txn_close(EsBroker *broker)
 	EsKafkaTxn *kafka = (EsKafkaTxn *) broker;
 
 	if (kafka->started && !broker->failed && !broker->troubled &&
-		(kafka->turns[0].begun || kafka->turns[1].begun))
+		has_begun(kafka))
 	{
 		if (es_kafka_thread_wait(kafka, LEAVE_MS))
 			es_kafka_txn_take_result(kafka);
@@ -335,6 +335,20 @@ txn_close(EsBroker *broker)
 	}
 	es_kafka_thread_end(kafka);
 	free_clients(kafka);
+}
+
+/*
+ * has_begun tells whether a transaction is open.
+ */
+static bool
+has_begun(EsKafkaTxn *kafka)
+{
+	for (int i = 0; i < ES_KAFKA_TURNS; i++)
+	{
+		if (kafka->turns[i].begun)
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -399,8 +413,8 @@ start_clients(EsKafkaTxn *kafka, List *options, const EsSender *sender,
 			if (!es_kafka_set(conf, held_properties[j][0], held_properties[j][1], error, error_size))
 				return false;
 		}
-		rd_kafka_conf_set_dr_msg_cb(conf, es_kafka_note_delivery);
-		kafka->turns[i].producer = start_client(kafka, RD_KAFKA_PRODUCER, conf, error, error_size);
+		kafka->turns[i].producer = start_client(kafka, RD_KAFKA_PRODUCER, conf, &kafka->turns[i].queue,
+												error, error_size);
 		if (kafka->turns[i].producer == NULL)
 			return false;
 	}
@@ -408,7 +422,7 @@ start_clients(EsKafkaTxn *kafka, List *options, const EsSender *sender,
 							  options, error, error_size);
 	if (conf == NULL)
 		return false;
-	kafka->reader = start_client(kafka, RD_KAFKA_CONSUMER, conf, error, error_size);
+	kafka->reader = start_client(kafka, RD_KAFKA_CONSUMER, conf, &kafka->reader_queue, error, error_size);
 	return kafka->reader != NULL;
 }
 
@@ -417,16 +431,19 @@ start_clients(EsKafkaTxn *kafka, List *options, const EsSender *sender,
  */
 static rd_kafka_t *
 start_client(EsKafkaTxn *kafka, rd_kafka_type_t kind, rd_kafka_conf_t *conf,
-			 char *error, size_t error_size)
+			 rd_kafka_queue_t **queue, char *error, size_t error_size)
 {
 	rd_kafka_t *client;
 
 	rd_kafka_conf_set_opaque(conf, kafka);
-	rd_kafka_conf_set_error_cb(conf, es_kafka_note_error);
+	rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
 	rd_kafka_conf_set_log_cb(conf, es_kafka_note_log);
 	client = es_kafka_start(kind, conf, error, error_size);
 	if (client != NULL)
+	{
 		es_kafka_wake_by(client, kafka->pipe);
+		*queue = rd_kafka_queue_get_main(client);
+	}
 	return client;
 }
 
@@ -443,44 +460,21 @@ free_clients(EsKafkaTxn *kafka)
 		if (producer == NULL)
 			continue;
 		es_kafka_forget_topics(&kafka->turns[i].topics);
+		if (kafka->turns[i].record_topic != NULL)
+			rd_kafka_topic_destroy(kafka->turns[i].record_topic);
+		rd_kafka_queue_destroy(kafka->turns[i].queue);
 		(void) rd_kafka_purge(producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
 		rd_kafka_destroy_flags(producer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 	}
 	if (kafka->reader != NULL)
+	{
+		rd_kafka_queue_destroy(kafka->reader_queue);
 		rd_kafka_destroy_flags(kafka->reader, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	}
 	close(kafka->pipe[0]);
 	close(kafka->pipe[1]);
 	pthread_cond_destroy(&kafka->asked);
 	pthread_cond_destroy(&kafka->done);
 	pthread_mutex_destroy(&kafka->lock);
 	pfree(kafka);
-}
-
-/*
- * take_notes passes on what librdkafka's callbacks said.
- */
-static void
-take_notes(EsKafkaTxn *kafka)
-{
-	EsKafkaLogLine lines[ES_KAFKA_LOG_LINES];
-	char		error[ES_BROKER_TEXT];
-	bool		has_error;
-	int			count;
-
-	pthread_mutex_lock(&kafka->lock);
-	count = kafka->log_lines;
-	memcpy(lines, kafka->log, sizeof(EsKafkaLogLine) * count);
-	kafka->log_lines = 0;
-	has_error = kafka->has_error;
-	kafka->has_error = false;
-	memcpy(error, kafka->error, sizeof(error));
-	pthread_mutex_unlock(&kafka->lock);
-
-	if (has_error)
-	{
-		es_broker_error(&kafka->base, "%s", error);
-		kafka->base.troubled = true;
-	}
-	for (int i = 0; i < count; i++)
-		es_kafka_log(lines[i].level, lines[i].facility, lines[i].text);
 }

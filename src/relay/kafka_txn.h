@@ -7,7 +7,7 @@
 
 #include "relay/kafka.h"
 
-#define ES_KAFKA_TURNS		2
+#define ES_KAFKA_TURNS		4
 #define ES_KAFKA_LOG_LINES	16
 #define ES_KAFKA_LOG_LENGTH	256
 
@@ -19,6 +19,9 @@
 #define ES_KAFKA_HELD		"28000" /* ms */
 #define ES_KAFKA_FLUSH_MS	25000
 
+/* a transaction of fewer events is small */
+#define ES_KAFKA_SMALL		1000
+
 /* the longest that a producer rests after a commit */
 #define ES_KAFKA_REST_MS	20
 
@@ -26,7 +29,9 @@
 typedef struct EsKafkaTurn
 {
 	rd_kafka_t *producer;
+	rd_kafka_queue_t *queue;	/* what it has to say */
 	EsKafkaTopics topics;
+	rd_kafka_topic_t *record_topic; /* of the progress; from the start on */
 	bool		begun;
 	uint64		count;			/* events */
 	uint64		last_sequence;	/* of the last event, in the window */
@@ -54,6 +59,7 @@ typedef struct EsKafkaTxn
 	EsBroker	base;
 	EsKafkaTurn turns[ES_KAFKA_TURNS];
 	rd_kafka_t *reader;			/* of the progress */
+	rd_kafka_queue_t *reader_queue;
 	int			pipe[2];
 	char		topic[ES_KAFKA_NAME];	/* of the progress */
 	char		key[ES_KAFKA_NAME];
@@ -74,7 +80,7 @@ typedef struct EsKafkaTxn
 	bool		cut;			/* this batch takes no more */
 	bool		ended;			/* all that was read is in the batch */
 	int64		scanned;
-	int64		recorded;		/* position of the last committed record */
+	EsProgress	committed;		/* the last committed record's */
 	TimestampTz started_at;
 	bool		answered;		/* so far, or we complained */
 
@@ -90,13 +96,15 @@ typedef struct EsKafkaTxn
 	int			job_turn;
 	bool		busy;			/* the thread has yet to do it */
 	int64		asked_ms;		/* when it was asked, by a clock of its own */
+	volatile bool sending;		/* the events of a small commit are on their
+								 * way */
 	int64		commit_ms;		/* what the last commit took once all was sent */
 	volatile bool finished;		/* done, and the result is not taken yet */
 	EsKafkaResult result;
 	char		result_text[ES_BROKER_TEXT];
 	EsKafkaRecord record;		/* found at the start */
 
-	/* what librdkafka's callbacks said, in whichever thread */
+	/* what librdkafka said (kafka_notes.c), in whichever thread */
 	uint64		failures;		/* messages that failed */
 	rd_kafka_resp_err_t failure;	/* the first one's reason */
 	uint64		failed_sequence;	/* the last that failed for it */
@@ -122,9 +130,10 @@ extern bool es_kafka_thread_is_idle(EsKafkaTxn *kafka);
 extern bool es_kafka_thread_wait(EsKafkaTxn *kafka, int timeout_ms);
 extern void es_kafka_thread_end(EsKafkaTxn *kafka);
 
-/* callbacks, in any thread */
-extern void es_kafka_note_delivery(rd_kafka_t * client, const rd_kafka_message_t *message, void *opaque);
-extern void es_kafka_note_error(rd_kafka_t * client, int error, const char *reason, void *opaque);
+/* kafka_notes.c: in any thread, but the last */
+extern void es_kafka_listen(EsKafkaTxn *kafka, rd_kafka_queue_t *queue);
+extern bool es_kafka_has_failures(EsKafkaTxn *kafka);
 extern void es_kafka_note_log(const rd_kafka_t * client, int level, const char *facility, const char *text);
+extern void es_kafka_take_notes(EsKafkaTxn *kafka);
 
 #endif							/* EVENTSRC_KAFKA_TXN_H */

@@ -146,9 +146,9 @@ work(void)
 
 		if (run.positioned)
 			es_run_read(&run);
-		else
-			es_run_position(&run);
 		run.broker->type->poll(run.broker);
+		if (!run.positioned)
+			es_run_position(&run);
 		report_broker();
 		if (run.broker->fenced)
 		{
