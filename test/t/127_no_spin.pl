@@ -86,20 +86,20 @@ check_idle('rabbit', 'rabbit: an alarm, one event on its way');
 append(2000, 2000);
 check_idle('rabbit', 'rabbit: an alarm, more to come');
 
-# Kafka hangs; then there is more than the window takes
+# Kafka hangs with one request on its way; then there is more than the window takes.  (The one that delivers at least once
+# is left out then: librdkafka's own thread asks again and again whether it may send, once as many requests are on their
+# way as may be.)
 my @hanging = qw(once least bulky);
 wait_for_relay($node, $_, q{state = 'running' AND lag_events = 0}) foreach @hanging;
 my $process = $kafka->process;
 kill 'STOP', $process;
-append(100, 10);
+append(1, 10);
 append(1, 7_000_000, 'Uploaded');
 wait_for_relay($node, $_, 'lag_events > 0') foreach @hanging;
 check_idle($_, "$_: the broker hangs") foreach @hanging;
 append(1, 10_000_000, 'Uploaded');
 check_idle('bulky', 'bulky: the broker hangs, one more does not fit into the window');
 append(40_000, 10);
-# (not the one that delivers at least once: librdkafka's own thread asks again and again whether it may send, once as
-# many requests are on their way as may be)
 check_idle('once', 'once: the broker hangs, more events than the window takes');
 kill 'CONT', $process;
 $node->safe_psql('postgres', q{SELECT es_drop_relay(relay) FROM es_relays});
