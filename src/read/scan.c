@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "read/rows.h"
 #include "read/scan.h"
 #include "read/spiscan.h"
 #include "store/position.h"
@@ -38,6 +39,7 @@ typedef struct PartScan
 	Relation	rel;			/* NULL: not open */
 	Relation	index;
 	IndexScanDesc scan;
+	EsRows	   *rows;
 	TupleTableSlot *slot;
 	bool		begun;			/* global order: it was opened, ... */
 	int64		from;			/* ... which need not be before this position */
@@ -94,6 +96,7 @@ open_part(EsScan *scan, PartScan *part)
 		es_compare_as(&scan->keys[i], part->index);
 	part->scan = es_index_beginscan(part->rel, part->index, scan->snapshot, scan->nkeys);
 	index_rescan(part->scan, scan->keys, scan->nkeys, NULL, 0);
+	part->rows = es_rows_begin(part->rel, part->scan, part->slot);
 }
 
 /*
@@ -105,6 +108,7 @@ close_part(PartScan *part)
 {
 	if (part->rel == NULL)
 		return;
+	es_rows_end(part->rows);
 	index_endscan(part->scan);
 	ExecDropSingleTupleTableSlot(part->slot);
 	index_close(part->index, NoLock);
@@ -349,7 +353,7 @@ find_visible_bound(EsStore *store, int64 after, int64 upto, Snapshot snapshot, S
 static void
 load_part(EsScan *scan, PartScan *part)
 {
-	if (!index_getnext_slot(part->scan, ForwardScanDirection, part->slot))
+	if (!es_rows_next(part->rows, ForwardScanDirection))
 	{
 		close_part(part);
 		scan->nopen--;
@@ -469,7 +473,7 @@ begin_in_latest(EsScan *scan)
 	bool		isnull;
 
 	open_part(scan, part);
-	if (index_getnext_slot(part->scan, scan->direction, part->slot) &&
+	if (es_rows_next(part->rows, scan->direction) &&
 		DatumGetInt64(slot_getattr(part->slot, ES_ATT_VERSION, &isnull)) == scan->first_version)
 	{
 		scan->latest_only = false;
@@ -494,7 +498,7 @@ next_in_stream(EsScan *scan)
 
 		if (part->rel == NULL)
 			open_part(scan, part);
-		if (index_getnext_slot(part->scan, scan->direction, part->slot))
+		if (es_rows_next(part->rows, scan->direction))
 			return part->slot;
 		close_part(part);
 		scan->current += ScanDirectionIsForward(scan->direction) ? 1 : -1;

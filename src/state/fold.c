@@ -68,9 +68,9 @@ es_fold_begin(EsAggregate *aggregate, EsReducer *reducer, text *aggregate_type,
 	fold->aggregate = aggregate;
 	fold->aggregate_type = aggregate_type;
 	fold->step = AllocSetContextCreate(context, "eventsrc fold step",
-									   ALLOCSET_START_SMALL_SIZES);
+									   ALLOCSET_DEFAULT_SIZES);
 	fold->carried = AllocSetContextCreate(context, "eventsrc fold step",
-										  ALLOCSET_START_SMALL_SIZES);
+										  ALLOCSET_DEFAULT_SIZES);
 
 	if (OidIsValid(aggregate->reducer))
 	{
@@ -270,7 +270,6 @@ run_program(EsFold *fold, TupleTableSlot *slot)
 	LOCAL_FCINFO(fcinfo, 2);
 	PgStat_FunctionCallUsage usage;
 	EsProgram  *program = fold->reducer->program;
-	Jsonb	  **parts;
 	int			nparts;
 
 	/* for those who count calls, it is one */
@@ -282,7 +281,7 @@ run_program(EsFold *fold, TupleTableSlot *slot)
 		return false;
 	}
 	pgstat_end_function_usage(&usage, true);
-	nparts = es_program_parts(program, &parts);
+	nparts = es_program_parts(program);
 	if (nparts < 0 || (nparts > 0 && fold->merge == NULL && !es_program_opens(program)))
 	{
 		/* it may lie in the event, or in the state before */
@@ -293,8 +292,8 @@ run_program(EsFold *fold, TupleTableSlot *slot)
 	}
 	if (nparts > 0 && fold->merge == NULL)
 		open_merge(fold);
-	for (int i = 0; i < nparts; i++)
-		es_merge_add(fold->merge, JsonbPGetDatum(parts[i]));
+	if (nparts > 0)
+		es_program_add(program, fold->merge);
 	MemoryContextReset(fold->step);
 	return true;
 }

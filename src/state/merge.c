@@ -10,55 +10,10 @@
  * written as jsonb when somebody wants to see it.  A merge patch opens the
  * objects inside the state too, those that a patch reaches into.
  */
-#include "state/state.h"
+#include "state/merge.h"
 
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-
-/* a key of the state and its last value */
-typedef struct MergeField
-{
-	const char *key;
-	int			keylen;
-	JEntry		type;			/* type bits of the value's JEntry */
-	char	   *value;			/* without alignment padding */
-	int			length;
-	int			capacity;
-	EsMerge    *child;			/* the value, if it is an open object */
-} MergeField;
-
-typedef struct MergeKey
-{
-	const char *data;
-	int			len;
-} MergeKey;
-
-typedef struct MergeSlot
-{
-	MergeKey	key;
-	uint32		hash;
-	char		status;
-	MergeField *field;
-} MergeSlot;
-
-#define SH_PREFIX merge
-#define SH_ELEMENT_TYPE MergeSlot
-#define SH_KEY_TYPE MergeKey
-#define SH_KEY key
-#define SH_HASH_KEY(tb, k) \
-	hash_bytes((const unsigned char *) (k).data, (k).len)
-#define SH_EQUAL(tb, a, b) \
-	((a).len == (b).len && memcmp((a).data, (b).data, (a).len) == 0)
-#define SH_STORE_HASH
-#define SH_GET_HASH(tb, a) (a)->hash
-#define SH_SCOPE static inline
-#define SH_DECLARE
-#define SH_DEFINE
-#include "lib/simplehash.h"
-
-/* keys of the previous object are tried first, position by position */
-#define MERGE_GUESSES	32
 
 /* room for the common small value */
 typedef union AlignedJsonb
@@ -66,14 +21,6 @@ typedef union AlignedJsonb
 	Jsonb		jsonb;
 	char		bytes[VARATT_SHORT_MAX + VARHDRSZ];
 } AlignedJsonb;
-
-struct EsMerge
-{
-	MemoryContext context;		/* keys, values and the table */
-	merge_hash *fields;
-	MergeField *guesses[MERGE_GUESSES];
-	Jsonb	   *whole;			/* the state, if it is no object */
-};
 
 static EsMerge *open_object(MemoryContext context, JsonbContainer *object);
 static void close_object(EsMerge *merge);
@@ -84,14 +31,10 @@ static void merge_object(EsMerge *merge, JsonbContainer *object);
 static void patch_object(EsMerge *merge, JsonbContainer *object);
 static void patch_field(EsMerge *merge, MergeField *field, JsonbContainer *object);
 static void remove_field(EsMerge *merge, const char *key, int keylen);
-static MergeField *written_child(MergeField *field);
-static void free_written(MergeField *written);
 static inline MergeField *find_field(EsMerge *merge, int position,
 									 const char *key, int keylen);
 static inline void set_field(EsMerge *merge, MergeField *field, JEntry type,
 							 const char *value, int length);
-static Jsonb *write_object(MergeField **fields, int count);
-static int	compare_fields(const void *a, const void *b);
 
 /*
  * es_merge_begin opens a state, which lives in the current memory context.
@@ -127,6 +70,43 @@ es_merge_add(EsMerge *merge, Datum data)
 }
 
 /*
+ * es_merge_set gives a key of the state a value, which must not lie in the state
+ * itself.  Calls with the same number mostly have the same key.
+ */
+void
+es_merge_set(EsMerge *merge, int number, const char *key, int keylen, const JsonbValue *value)
+{
+	int			position = MERGE_GUESSES - 1 - number % MERGE_GUESSES;
+	MergeField *field;
+
+	forget_whole(merge);
+	field = find_field(merge, position, key, keylen);
+	switch (value->type)
+	{
+		case jbvNull:
+			set_field(merge, field, JENTRY_ISNULL, NULL, 0);
+			break;
+		case jbvBool:
+			set_field(merge, field, value->val.boolean ? JENTRY_ISBOOL_TRUE : JENTRY_ISBOOL_FALSE,
+					  NULL, 0);
+			break;
+		case jbvString:
+			set_field(merge, field, JENTRY_ISSTRING, value->val.string.val, value->val.string.len);
+			break;
+		case jbvNumeric:
+			set_field(merge, field, JENTRY_ISNUMERIC, (char *) value->val.numeric,
+					  VARSIZE_ANY(value->val.numeric));
+			break;
+		case jbvBinary:
+			set_field(merge, field, JENTRY_ISCONTAINER, (char *) value->val.binary.data,
+					  value->val.binary.len);
+			break;
+		default:
+			elog(ERROR, "unexpected kind of jsonb value: %d", (int) value->type);
+	}
+}
+
+/*
  * es_merge_patch_add applies an event's data to the state as a merge patch:
  * null removes a key, objects are patched in turn, all else replaces what was
  * there.
@@ -154,41 +134,6 @@ es_merge_patch_add(EsMerge *merge, Datum data)
 }
 
 /*
- * es_merge_state writes the state as jsonb, in the current memory context.  The
- * merge can go on.
- */
-Jsonb *
-es_merge_state(EsMerge *merge)
-{
-	MergeField **fields;
-	merge_iterator iterator;
-	MergeSlot  *slot;
-	Jsonb	   *result;
-	int			count = 0;
-
-	check_stack_depth();
-	if (merge->whole)
-		return DatumGetJsonbPCopy(JsonbPGetDatum(merge->whole));
-
-	fields = MemoryContextAllocHuge(CurrentMemoryContext,
-									sizeof(MergeField *) * Max(merge->fields->members, 1));
-	merge_start_iterate(merge->fields, &iterator);
-	while ((slot = merge_iterate(merge->fields, &iterator)) != NULL)
-		fields[count++] = slot->field->child ? written_child(slot->field) : slot->field;
-
-	/* jsonb keeps an object's keys in an order of its own */
-	qsort(fields, count, sizeof(MergeField *), compare_fields);
-	result = write_object(fields, count);
-	for (int i = 0; i < count; i++)
-	{
-		if (fields[i]->child)
-			free_written(fields[i]);
-	}
-	pfree(fields);
-	return result;
-}
-
-/*
  * es_merge_find finds the value of a key; false if the state has none.  The
  * value lasts until the next event.
  */
@@ -201,7 +146,7 @@ es_merge_find(EsMerge *merge, const char *key, int keylen, JsonbValue *value)
 
 	if (merge->whole || slot == NULL)
 		return false;
-	field = slot->field->child ? written_child(slot->field) : slot->field;
+	field = slot->field->child ? es_merge_written_child(slot->field) : slot->field;
 	if (JBE_ISNULL(field->type))
 		value->type = jbvNull;
 	else if (JBE_ISBOOL(field->type))
@@ -265,6 +210,7 @@ close_object(EsMerge *merge)
 		pfree(field);
 	}
 	merge_reset(merge->fields);
+	es_shapes_forget(&merge->shapes);
 	memset(merge->guesses, 0, sizeof(merge->guesses));
 }
 
@@ -319,32 +265,45 @@ align_data(Datum data, AlignedJsonb *aligned)
 static void
 merge_object(EsMerge *merge, JsonbContainer *object)
 {
+	EsShapeQuery query;
+	void	  **known = es_shape_find(&merge->shapes, object, &query);
+	void	   *found[ES_SHAPE_KEYS];
 	int			count = JsonContainerSize(object);
 	char	   *base = (char *) &object->children[count * 2];
 	uint32		key = 0;
-	uint32		value = getJsonbOffset(object, count);
+	uint32		value = query.keys_length;
 
 	for (int i = 0; i < count; i++)
 	{
-		uint32		next_key = key;
 		uint32		next_value = value;
 		JEntry		entry = object->children[count + i];
 		uint32		start = value;
 		MergeField *field;
 
-		JBE_ADVANCE_OFFSET(next_key, object->children[i]);
 		JBE_ADVANCE_OFFSET(next_value, entry);
 
 		/* numbers and containers are aligned: the padding is not theirs */
 		if (JBE_ISNUMERIC(entry) || JBE_ISCONTAINER(entry))
 			start = INTALIGN(start);
 
-		field = find_field(merge, i, base + key, next_key - key);
+		if (known)
+			field = known[i];
+		else
+		{
+			uint32		next_key = key;
+
+			JBE_ADVANCE_OFFSET(next_key, object->children[i]);
+			field = find_field(merge, i, base + key, next_key - key);
+			key = next_key;
+			if (query.keep)
+				found[i] = field;
+		}
 		set_field(merge, field, entry & JENTRY_TYPEMASK, base + start,
 				  next_value - start);
-		key = next_key;
 		value = next_value;
 	}
+	if (query.keep)
+		es_shape_keep(&merge->shapes, merge->context, object, &query, found);
 }
 
 /*
@@ -425,39 +384,12 @@ remove_field(EsMerge *merge, const char *key, int keylen)
 		return;
 	field = slot->field;
 	merge_delete_item(merge->fields, slot);
+	es_shapes_forget(&merge->shapes);
 	memset(merge->guesses, 0, sizeof(merge->guesses));
 	free_child(field);
 	if (field->value)
 		pfree(field->value);
 	pfree(field);
-}
-
-/*
- * written_child returns a field like one whose value is an open object, with
- * the object written.
- */
-static MergeField *
-written_child(MergeField *field)
-{
-	MergeField *written = palloc(sizeof(MergeField));
-	Jsonb	   *object = es_merge_state(field->child);
-
-	*written = *field;
-	Assert(field->value == NULL);
-	written->type = JENTRY_ISCONTAINER;
-	written->value = (char *) &object->root;
-	written->length = VARSIZE(object) - VARHDRSZ;
-	return written;
-}
-
-/*
- * free_written frees what written_child() made.
- */
-static void
-free_written(MergeField *written)
-{
-	pfree(written->value - offsetof(Jsonb, root));
-	pfree(written);
 }
 
 /*
@@ -525,76 +457,3 @@ set_field(EsMerge *merge, MergeField *field, JEntry type, const char *value,
 	field->length = length;
 }
 
-/*
- * write_object writes sorted fields as a jsonb object.
- */
-static Jsonb *
-write_object(MergeField **fields, int count)
-{
-	Size		size = 0;
-	Jsonb	   *result;
-	JEntry	   *entries;
-	char	   *base;
-	uint32		offset = 0;
-
-	for (int i = 0; i < count; i++)
-		size += fields[i]->keylen + fields[i]->length + sizeof(int32) - 1;
-	if (count > JB_CMASK || size > JENTRY_OFFLENMASK)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("state is too large"),
-				 errdetail("The state has %d keys and about %zu bytes; a jsonb object can have %u bytes.",
-						   count, size, JENTRY_OFFLENMASK)));
-
-	size += offsetof(Jsonb, root) + offsetof(JsonbContainer, children) +
-		sizeof(JEntry) * 2 * (Size) count;
-	result = palloc0(size);
-	result->root.header = count | JB_FOBJECT;
-	entries = result->root.children;
-	base = (char *) &entries[count * 2];
-
-	for (int i = 0; i < count * 2; i++)
-	{
-		MergeField *field = fields[i < count ? i : i - count];
-		uint32		start = offset;
-		JEntry		entry = JENTRY_ISSTRING;
-
-		CHECK_FOR_INTERRUPTS();
-		if (i < count)
-		{
-			memcpy(base + offset, field->key, field->keylen);
-			offset += field->keylen;
-		}
-		else
-		{
-			entry = field->type;
-			if (JBE_ISNUMERIC(entry) || JBE_ISCONTAINER(entry))
-				offset = INTALIGN(offset);
-			if (field->length > 0)
-				memcpy(base + offset, field->value, field->length);
-			offset += field->length;
-		}
-
-		/* every so often an offset, else a length (see jsonb.h) */
-		if (i % JB_OFFSET_STRIDE == 0)
-			entries[i] = entry | offset | JENTRY_HAS_OFF;
-		else
-			entries[i] = entry | (offset - start);
-	}
-	SET_VARSIZE(result, base + offset - (char *) result);
-	return result;
-}
-
-/*
- * compare_fields puts keys in the order of jsonb: by length, then by bytes.
- */
-static int
-compare_fields(const void *a, const void *b)
-{
-	const MergeField *left = *(MergeField *const *) a;
-	const MergeField *right = *(MergeField *const *) b;
-
-	if (left->keylen != right->keylen)
-		return left->keylen > right->keylen ? 1 : -1;
-	return memcmp(left->key, right->key, left->keylen);
-}

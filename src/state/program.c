@@ -259,7 +259,7 @@ new_program(MemoryContext parent, EsProgramCode *code)
 	program->evals = palloc0(sizeof(ExprState *) * code->nevals);
 	program->variables = palloc0(sizeof(NullableDatum) * code->nothers);
 	program->parts_room = 4;
-	program->parts = palloc(sizeof(Jsonb *) * program->parts_room);
+	program->parts = palloc(sizeof(EsProgramAdded) * program->parts_room);
 
 	/* it goes with its context at the latest */
 	program->release.func = release_code;

@@ -8,6 +8,7 @@
  *		plpgsql.c		 the statements of PL/pgSQL functions
  *		program_kept.c	 what is kept of programs from query to query
  *		run.c			 runs a program for an event
+ *		run_value.c		 what its expressions look at
  *		run_object.c	 makes the objects that a program adds to the state
  */
 #ifndef EVENTSRC_PROGRAM_H
@@ -28,13 +29,22 @@
 #define ES_PARAM_COLUMN		3	/* the first */
 #define ES_PARAM_OTHER		(ES_PARAM_COLUMN + ES_NATTS)
 
-/* a key of the state that an expression looks at, or a variable */
+/* how an expression looks at a key */
+typedef enum EsProgramLook
+{
+	ES_LOOK_JSONB,				/* -> */
+	ES_LOOK_TEXT,				/* ->> */
+	ES_LOOK_NUMERIC				/* ->>, and the text as a number */
+} EsProgramLook;
+
+/* a key of the state or of a column that an expression looks at, or a variable */
 typedef struct EsProgramParam
 {
 	Oid			type;
 	char	   *key;			/* NULL: a variable */
 	int			keylen;
-	bool		as_text;		/* state ->> key, not state -> key */
+	int			of;				/* ES_PARAM_STATE, or a column's number */
+	EsProgramLook look;
 } EsProgramParam;
 
 /* what is evaluated; each run of the program makes its own ExprState of it */
@@ -48,6 +58,7 @@ typedef struct EsProgramEval
 typedef struct EsProgramField
 {
 	EsProgramEval eval;
+	int			looks;			/* if not 0, the Param that the expression is */
 	Oid			type;
 	char	   *key;
 	int			keylen;
@@ -121,6 +132,23 @@ typedef struct EsProgramCode
 	EsProgramParam *others;
 } EsProgramCode;
 
+/* a key and its value */
+typedef struct EsProgramItem
+{
+	const char *key;
+	int			keylen;
+	int			number;			/* the same for the same expression */
+	JsonbValue	value;
+} EsProgramItem;
+
+/* What one run adds to the state: an object, of which only items are there at first. */
+typedef struct EsProgramAdded
+{
+	Jsonb	   *object;			/* NULL: not written yet */
+	int			nitems;
+	EsProgramItem *items;
+} EsProgramAdded;
+
 /* A program that one query runs. */
 struct EsProgram
 {
@@ -149,7 +177,7 @@ struct EsProgram
 	NullableDatum value;
 	int			nparts;			/* added to it */
 	int			parts_room;
-	Jsonb	  **parts;
+	EsProgramAdded *parts;
 	bool		written;		/* flat is the state with its parts */
 	NullableDatum flat;
 };
@@ -185,9 +213,13 @@ extern EsProgramCode *es_program_kept(EsReducer *reducer);
 extern void es_program_keep(EsProgramCode *code);
 extern void es_program_release(EsProgramCode *code);
 
-/* run.c */
+/* run_value.c */
 extern ParamExternData *es_program_fetch(ParamListInfo params, int id, bool speculative,
 										 ParamExternData *result);
+extern bool es_program_find(EsProgram *program, EsProgramParam *param, JsonbValue *value);
+
+/* run.c */
+extern Datum es_program_state(EsProgram *program, bool *isnull);
 extern ExprState *es_program_prepare(EsProgram *program, const EsProgramEval *eval);
 
 /*
@@ -204,6 +236,7 @@ es_program_ready(EsProgram *program, const EsProgramEval *eval)
 
 /* run_object.c */
 extern bool es_program_builds(Oid type);
-extern Jsonb *es_program_object(EsProgram *program, EsProgramPart *part);
+extern bool es_program_make_part(EsProgram *program, EsProgramPart *part, EsProgramAdded *added);
+extern Jsonb *es_program_object(EsProgramAdded *added);
 
 #endif							/* EVENTSRC_PROGRAM_H */

@@ -18,7 +18,9 @@
 
 static Node *adapt(Node *node, EsProgramBuild *build);
 static Node *adapt_param(EsProgramBuild *build, Param *param);
-static Node *adapt_key(EsProgramBuild *build, Node *node, Oid function, List *args);
+static int	selected_column(EsProgramBuild *build, FieldSelect *select);
+static Node *new_param(int id, Node *expr);
+static Node *adapt_key(EsProgramBuild *build, Node *node, EsProgramLook look, Oid function, List *args);
 static bool calls_forbidden(Node *node, void *build);
 static bool is_forbidden(Oid function, void *build);
 static bool needs_snapshot(Node *node, void *context);
@@ -102,43 +104,35 @@ es_program_expr(EsProgramBuild *build, Expr *expr, bool open)
 static Node *
 adapt(Node *node, EsProgramBuild *build)
 {
+	Node	   *key = NULL;
 	Oid			function;
 	List	   *args;
+	int			id;
 
 	if (node == NULL || build->failed)
 		return NULL;
 	if (IsA(node, Param))
 		return adapt_param(build, (Param *) node);
-	if (IsA(node, FieldSelect))
+	id = IsA(node, FieldSelect) ? selected_column(build, (FieldSelect *) node) : 0;
+	if (id > 0)
 	{
 		FieldSelect *select = (FieldSelect *) node;
-		Param	   *row = (Param *) select->arg;
 
-		if (IsA(row, Param) && row->paramkind == PARAM_EXTERN &&
-			select->fieldnum >= 1 && select->fieldnum <= ES_NATTS &&
-			build->find_param(build, row) == ES_PARAM_EVENT)
-		{
-			Param	   *column = makeNode(Param);
-
-			column->paramkind = PARAM_EXTERN;
-			column->paramid = ES_PARAM_COLUMN + select->fieldnum - 1;
-			column->paramtype = select->resulttype;
-			column->paramtypmod = select->resulttypmod;
-			column->paramcollid = select->resultcollid;
-			column->location = -1;
-			if (TupleDescAttr(es_event_tupdesc(), select->fieldnum - 1)->atttypid != select->resulttype)
-				build->failed = true;
-			return (Node *) column;
-		}
+		if (TupleDescAttr(es_event_tupdesc(), select->fieldnum - 1)->atttypid != select->resulttype)
+			build->failed = true;
+		return new_param(id, node);
 	}
-	if (find_call(node, &function, &args) &&
-		(function == F_JSONB_OBJECT_FIELD || function == F_JSONB_OBJECT_FIELD_TEXT))
-	{
-		Node	   *key = adapt_key(build, node, function, args);
-
-		if (key)
-			return key;
-	}
+	if (IsA(node, CoerceViaIO) && ((CoerceViaIO *) node)->resulttype == NUMERICOID &&
+		find_call((Node *) ((CoerceViaIO *) node)->arg, &function, &args) &&
+		function == F_JSONB_OBJECT_FIELD_TEXT &&
+		!is_forbidden(F_TEXTOUT, build) && !is_forbidden(F_NUMERIC_IN, build))
+		key = adapt_key(build, node, ES_LOOK_NUMERIC, function, args);
+	else if (find_call(node, &function, &args) && function == F_JSONB_OBJECT_FIELD)
+		key = adapt_key(build, node, ES_LOOK_JSONB, function, args);
+	else if (find_call(node, &function, &args) && function == F_JSONB_OBJECT_FIELD_TEXT)
+		key = adapt_key(build, node, ES_LOOK_TEXT, function, args);
+	if (key)
+		return key;
 	if (IsA(node, SubPlan) || IsA(node, AlternativeSubPlan) || IsA(node, Var))
 	{
 		build->failed = true;
@@ -172,33 +166,69 @@ adapt_param(EsProgramBuild *build, Param *param)
 }
 
 /*
- * adapt_key makes a Param of a look at a key of the state, which needs not be
- * written for that.
+ * selected_column returns the Param of the event's column that is selected; 0 if
+ * it is of another row.
+ */
+static int
+selected_column(EsProgramBuild *build, FieldSelect *select)
+{
+	Param	   *row = (Param *) select->arg;
+
+	if (!IsA(row, Param) || row->paramkind != PARAM_EXTERN ||
+		select->fieldnum < 1 || select->fieldnum > ES_NATTS ||
+		build->find_param(build, row) != ES_PARAM_EVENT)
+		return 0;
+	return ES_PARAM_COLUMN + select->fieldnum - 1;
+}
+
+/*
+ * new_param makes a Param that stands for an expression.
  */
 static Node *
-adapt_key(EsProgramBuild *build, Node *node, Oid function, List *args)
+new_param(int id, Node *expr)
 {
-	Param	   *state = linitial(args);
+	Param	   *result = makeNode(Param);
+
+	result->paramkind = PARAM_EXTERN;
+	result->paramid = id;
+	result->paramtype = exprType(expr);
+	result->paramtypmod = exprTypmod(expr);
+	result->paramcollid = exprCollation(expr);
+	result->location = -1;
+	return (Node *) result;
+}
+
+/*
+ * adapt_key makes a Param of a look at a key of the state, which needs not be
+ * written for that, or of one of the event's columns; NULL if it is at another
+ * jsonb.
+ */
+static Node *
+adapt_key(EsProgramBuild *build, Node *node, EsProgramLook look, Oid function, List *args)
+{
+	Node	   *object = linitial(args);
 	Const	   *key = lsecond(args);
 	EsProgramParam *other;
-	Param	   *result;
+	int			of = 0;
+	int			id;
 
-	if (!IsA(state, Param) || state->paramkind != PARAM_EXTERN ||
-		build->find_param(build, state) != ES_PARAM_STATE ||
-		!IsA(key, Const) || key->constisnull)
+	if (IsA(object, Param) && ((Param *) object)->paramkind == PARAM_EXTERN)
+		of = build->find_param(build, (Param *) object);
+	else if (IsA(object, FieldSelect))
+		of = selected_column(build, (FieldSelect *) object);
+	if (of != ES_PARAM_STATE &&
+		(of < ES_PARAM_COLUMN || of >= ES_PARAM_OTHER ||
+		 TupleDescAttr(es_event_tupdesc(), of - ES_PARAM_COLUMN)->atttypid != JSONBOID))
 		return NULL;
-	result = makeNode(Param);
-	result->paramkind = PARAM_EXTERN;
-	result->paramtype = exprType(node);
-	result->paramtypmod = -1;
-	result->paramcollid = exprCollation(node);
-	result->location = -1;
-	result->paramid = es_program_add_param(build->code, result->paramtype);
-	other = &build->code->others[result->paramid - ES_PARAM_OTHER];
+	if (!IsA(key, Const) || key->constisnull || is_forbidden(function, build))
+		return NULL;
+	id = es_program_add_param(build->code, exprType(node));
+	other = &build->code->others[id - ES_PARAM_OTHER];
 	other->key = TextDatumGetCString(key->constvalue);
 	other->keylen = strlen(other->key);
-	other->as_text = function == F_JSONB_OBJECT_FIELD_TEXT;
-	return (Node *) result;
+	other->of = of;
+	other->look = look;
+	return new_param(id, node);
 }
 
 /*
@@ -361,6 +391,13 @@ new_field(EsProgramBuild *build, char *key, Node *value)
 	field->keylen = strlen(key);
 	field->type = exprType(value);
 	field->eval = new_eval(build, value);
+	if (IsA(value, Param) && ((Param *) value)->paramid >= ES_PARAM_OTHER)
+	{
+		EsProgramParam *param = &build->code->others[((Param *) value)->paramid - ES_PARAM_OTHER];
+
+		if (param->key && param->look == ES_LOOK_JSONB)
+			field->looks = ((Param *) value)->paramid;
+	}
 	return field;
 }
 

@@ -8,7 +8,6 @@
 #include "state/program.h"
 
 #include "access/xact.h"
-#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/expandeddatum.h"
 #include "utils/snapmgr.h"
@@ -28,15 +27,10 @@ static Datum evaluate(EsProgram *program, EsProgramExpr *expr, bool *isnull);
 static inline void begin_expr(EsProgramExpr *expr);
 static inline void end_expr(EsProgramExpr *expr);
 static bool holds(EsProgram *program, EsProgramExpr *condition);
-static void add_part(EsProgram *program, Jsonb *part);
+static void add_part(EsProgram *program, EsProgramAdded *part);
+static bool adds_object(EsProgramAdded *part);
 static bool is_object(EsProgram *program);
-static Datum write_state(EsProgram *program, bool *isnull);
 static void set_value(EsProgram *program, Datum value, bool isnull);
-static void read_key(EsProgram *program, EsProgramParam *param, ParamExternData *result);
-static bool find_key(EsProgram *program, EsProgramParam *param, JsonbValue *value);
-static bool find_in(Jsonb *object, EsProgramParam *param, JsonbValue *value);
-static Datum value_as_text(JsonbValue *value, bool *isnull);
-static void read_column(EsProgram *program, int column, ParamExternData *result);
 
 /*
  * es_program_run runs a program for an event, in a memory context that is reset
@@ -69,14 +63,31 @@ es_program_run(EsProgram *program, TupleTableSlot *slot, EsMerge *merge, Datum s
 }
 
 /*
- * es_program_parts returns what the program adds to the state, one after the
- * other; -1 if it made another one.
+ * es_program_parts returns how many parts the program adds to the state; -1 if
+ * it made another one.
  */
 int
-es_program_parts(EsProgram *program, Jsonb ***parts)
+es_program_parts(EsProgram *program)
 {
-	*parts = program->parts;
 	return program->assigned ? -1 : program->nparts;
+}
+
+/*
+ * es_program_add adds these parts, one after the other.
+ */
+void
+es_program_add(EsProgram *program, EsMerge *merge)
+{
+	for (int i = 0; i < program->nparts; i++)
+	{
+		EsProgramAdded *part = &program->parts[i];
+
+		for (int j = 0; j < part->nitems; j++)
+			es_merge_set(merge, part->items[j].number, part->items[j].key, part->items[j].keylen,
+						 &part->items[j].value);
+		if (part->nitems == 0)
+			es_merge_add(merge, JsonbPGetDatum(part->object));
+	}
 }
 
 /*
@@ -97,7 +108,7 @@ es_program_write(EsProgram *program)
 {
 	bool		isnull;
 
-	return write_state(program, &isnull);
+	return es_program_state(program, &isnull);
 }
 
 /*
@@ -201,7 +212,7 @@ assign(EsProgram *program, EsProgramStep *step)
 static bool
 change_state(EsProgram *program, EsProgramExpr *expr)
 {
-	Jsonb	  **parts;
+	EsProgramAdded *parts;
 	ListCell   *cell;
 	int			nparts = 0;
 	Datum		value;
@@ -218,15 +229,14 @@ change_state(EsProgram *program, EsProgramExpr *expr)
 
 	/* all of them look at the state as it was */
 	begin_expr(expr);
-	parts = palloc(sizeof(Jsonb *) * list_length(expr->parts));
+	parts = palloc(sizeof(EsProgramAdded) * list_length(expr->parts));
 	foreach(cell, expr->parts)
 	{
 		EsProgramPart *part = lfirst(cell);
 
 		if (part->sets && !is_object(program))
 			break;
-		parts[nparts] = es_program_object(program, part);
-		if (parts[nparts] == NULL)
+		if (!es_program_make_part(program, part, &parts[nparts]))
 			break;
 		nparts++;
 	}
@@ -236,9 +246,9 @@ change_state(EsProgram *program, EsProgramExpr *expr)
 	for (int i = 0; i < nparts; i++)
 	{
 		/* what follows may be meant for an object, and find none */
-		if (!JB_ROOT_IS_OBJECT(parts[i]) && nparts > 1)
+		if (!adds_object(&parts[i]) && nparts > 1)
 			return false;
-		add_part(program, parts[i]);
+		add_part(program, &parts[i]);
 	}
 	return true;
 }
@@ -311,25 +321,34 @@ holds(EsProgram *program, EsProgramExpr *condition)
  * add_part adds a part to the state, as || does.
  */
 static void
-add_part(EsProgram *program, Jsonb *part)
+add_part(EsProgram *program, EsProgramAdded *part)
 {
 	Datum		state;
 	bool		isnull;
 
-	if (!program->assigned && JB_ROOT_IS_OBJECT(part) && is_object(program))
+	if (!program->assigned && adds_object(part) && is_object(program))
 	{
 		if (program->nparts == program->parts_room)
 		{
 			program->parts_room *= 2;
-			program->parts = repalloc(program->parts, sizeof(Jsonb *) * program->parts_room);
+			program->parts = repalloc(program->parts, sizeof(EsProgramAdded) * program->parts_room);
 		}
-		program->parts[program->nparts++] = part;
+		program->parts[program->nparts++] = *part;
 		program->written = false;
 		program->adds++;
 		return;
 	}
-	state = write_state(program, &isnull);
-	set_value(program, DirectFunctionCall2(jsonb_concat, state, JsonbPGetDatum(part)), false);
+	state = es_program_state(program, &isnull);
+	set_value(program, DirectFunctionCall2(jsonb_concat, state, JsonbPGetDatum(es_program_object(part))), false);
+}
+
+/*
+ * adds_object tells whether what is added to the state is an object.
+ */
+static bool
+adds_object(EsProgramAdded *part)
+{
+	return part->nitems > 0 || JB_ROOT_IS_OBJECT(part->object);
 }
 
 /*
@@ -344,10 +363,10 @@ is_object(EsProgram *program)
 }
 
 /*
- * write_state returns the state as it is now, as jsonb.
+ * es_program_state returns the state as it is now, as jsonb.
  */
-static Datum
-write_state(EsProgram *program, bool *isnull)
+Datum
+es_program_state(EsProgram *program, bool *isnull)
 {
 	Datum		state;
 
@@ -367,7 +386,8 @@ write_state(EsProgram *program, bool *isnull)
 	else
 		state = program->state;
 	for (int i = 0; i < program->nparts; i++)
-		state = DirectFunctionCall2(jsonb_concat, state, JsonbPGetDatum(program->parts[i]));
+		state = DirectFunctionCall2(jsonb_concat, state,
+									JsonbPGetDatum(es_program_object(&program->parts[i])));
 	program->flat.value = state;
 	program->written = true;
 	return state;
@@ -384,150 +404,4 @@ set_value(EsProgram *program, Datum value, bool isnull)
 	program->value.isnull = isnull;
 	program->nparts = 0;
 	program->writes++;
-}
-
-/*
- * es_program_fetch gives an expression the value of one of its Params.
- */
-ParamExternData *
-es_program_fetch(ParamListInfo params, int id, bool speculative, ParamExternData *result)
-{
-	EsProgram  *program = params->paramFetchArg;
-
-	result->isnull = false;
-	result->pflags = 0;
-	if (id >= ES_PARAM_OTHER)
-	{
-		EsProgramParam *param = &program->code->others[id - ES_PARAM_OTHER];
-
-		result->ptype = param->type;
-		if (param->key)
-			read_key(program, param, result);
-		else
-		{
-			NullableDatum *variable = &program->variables[id - ES_PARAM_OTHER];
-
-			result->value = variable->value;
-			result->isnull = variable->isnull;
-		}
-	}
-	else if (id >= ES_PARAM_COLUMN)
-		read_column(program, id - ES_PARAM_COLUMN, result);
-	else if (id == ES_PARAM_EVENT)
-	{
-		if (program->event.isnull)
-		{
-			program->event.value = es_event_datum(program->slot);
-			program->event.isnull = false;
-		}
-		result->ptype = es_event_type();
-		result->value = program->event.value;
-	}
-	else
-	{
-		result->ptype = JSONBOID;
-		result->value = write_state(program, &result->isnull);
-	}
-	return result;
-}
-
-/*
- * read_key looks at a key of the state.
- */
-static void
-read_key(EsProgram *program, EsProgramParam *param, ParamExternData *result)
-{
-	JsonbValue	value;
-
-	result->value = (Datum) 0;
-	result->isnull = !find_key(program, param, &value);
-	if (result->isnull)
-		return;
-	if (param->as_text)
-		result->value = value_as_text(&value, &result->isnull);
-	else
-		result->value = JsonbPGetDatum(JsonbValueToJsonb(&value));
-}
-
-/*
- * find_key finds the value of a key: in what was added last, or in the state.
- */
-static bool
-find_key(EsProgram *program, EsProgramParam *param, JsonbValue *value)
-{
-	if (program->assigned)
-		return !program->value.isnull && find_in(DatumGetJsonbP(program->value.value), param, value);
-	for (int i = program->nparts - 1; i >= 0; i--)
-	{
-		if (find_in(program->parts[i], param, value))
-			return true;
-	}
-	if (program->merge)
-		return es_merge_find(program->merge, param->key, param->keylen, value);
-	return find_in(DatumGetJsonbP(program->state), param, value);
-}
-
-/*
- * find_in finds the value of a key in jsonb, if that is an object that has it.
- */
-static bool
-find_in(Jsonb *object, EsProgramParam *param, JsonbValue *value)
-{
-	return JB_ROOT_IS_OBJECT(object) &&
-		getKeyJsonValueFromContainer(&object->root, param->key, param->keylen, value) != NULL;
-}
-
-/*
- * value_as_text writes a value as ->> does.
- */
-static Datum
-value_as_text(JsonbValue *value, bool *isnull)
-{
-	StringInfoData text;
-
-	switch (value->type)
-	{
-		case jbvNull:
-			*isnull = true;
-			return (Datum) 0;
-		case jbvBool:
-			return PointerGetDatum(cstring_to_text(value->val.boolean ? "true" : "false"));
-		case jbvString:
-			return PointerGetDatum(cstring_to_text_with_len(value->val.string.val,
-															value->val.string.len));
-		case jbvNumeric:
-			return PointerGetDatum(cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out,
-																					   NumericGetDatum(value->val.numeric)))));
-		default:
-			initStringInfo(&text);
-			(void) JsonbToCString(&text, value->val.binary.data, value->val.binary.len);
-			return PointerGetDatum(cstring_to_text_with_len(text.data, text.len));
-	}
-}
-
-/*
- * read_column reads a column of the event; what is jsonb, once and for all as it
- * can be looked into.
- */
-static void
-read_column(EsProgram *program, int column, ParamExternData *result)
-{
-	TupleTableSlot *slot = program->slot;
-	NullableDatum *kept = &program->columns[column];
-
-	result->ptype = TupleDescAttr(es_event_tupdesc(), column)->atttypid;
-	if (!kept->isnull)
-	{
-		result->value = kept->value;
-		return;
-	}
-	result->value = slot_getattr(slot, column + 1, &result->isnull);
-	if (!result->isnull && result->ptype == JSONBOID)
-	{
-		result->value = JsonbPGetDatum(DatumGetJsonbP(result->value));
-		*kept = (NullableDatum)
-		{
-			result->value, false
-		};
-	}
 }

@@ -39,41 +39,70 @@ es_program_builds(Oid type)
 }
 
 /*
- * es_program_object evaluates what is added to the state, and returns it as
- * jsonb, which need not be an object; NULL if only the function knows what comes
- * of it.
+ * es_program_make_part evaluates what is added to the state, which need not be an
+ * object; false if only the function knows what comes of it.
  */
-Jsonb *
-es_program_object(EsProgram *program, EsProgramPart *part)
+bool
+es_program_make_part(EsProgram *program, EsProgramPart *part, EsProgramAdded *added)
 {
-	JsonbParseState *parse = NULL;
-	JsonbValue	item;
 	ListCell   *cell;
 	bool		known = true;
 	bool		isnull;
 	Datum		value;
 
+	added->object = NULL;
+	added->nitems = 0;
 	if (part->fields == NIL)
 	{
 		value = ExecEvalExpr(es_program_ready(program, &part->eval), program->econtext, &isnull);
-		return isnull ? NULL : DatumGetJsonbP(value);
+		added->object = isnull ? NULL : DatumGetJsonbP(value);
+		return !isnull;
 	}
 
-	(void) pushJsonbValue(&parse, WJB_BEGIN_OBJECT, NULL);
+	added->items = palloc(sizeof(EsProgramItem) * list_length(part->fields));
 	foreach(cell, part->fields)
 	{
 		EsProgramField *field = lfirst(cell);
+		EsProgramItem *item = &added->items[added->nitems++];
 
-		value = ExecEvalExpr(es_program_ready(program, &field->eval), program->econtext, &isnull);
-		item.type = jbvNull;
-		if (isnull ? part->sets : !set_value(&item, field->type, value))
-			known = false;		/* what follows may fail first */
-		if (!known)
-			continue;
-		push_key(&parse, field->key, field->keylen);
-		(void) pushJsonbValue(&parse, WJB_VALUE, &item);
+		item->key = field->key;
+		item->keylen = field->keylen;
+		item->number = field->eval.number;
+		if (field->looks)
+			isnull = !es_program_find(program, &program->code->others[field->looks - ES_PARAM_OTHER],
+									  &item->value);
+		else
+		{
+			value = ExecEvalExpr(es_program_ready(program, &field->eval), program->econtext, &isnull);
+			if (!isnull && !set_value(&item->value, field->type, value))
+				known = false;	/* what follows may fail first */
+		}
+		if (isnull)
+			item->value.type = jbvNull;
+		if (isnull && part->sets)
+			known = false;
 	}
-	return known ? JsonbValueToJsonb(pushJsonbValue(&parse, WJB_END_OBJECT, NULL)) : NULL;
+	return known;
+}
+
+/*
+ * es_program_object returns what is added to the state as jsonb.
+ */
+Jsonb *
+es_program_object(EsProgramAdded *added)
+{
+	JsonbParseState *parse = NULL;
+
+	if (added->object)
+		return added->object;
+	(void) pushJsonbValue(&parse, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < added->nitems; i++)
+	{
+		push_key(&parse, added->items[i].key, added->items[i].keylen);
+		(void) pushJsonbValue(&parse, WJB_VALUE, &added->items[i].value);
+	}
+	added->object = JsonbValueToJsonb(pushJsonbValue(&parse, WJB_END_OBJECT, NULL));
+	return added->object;
 }
 
 /*

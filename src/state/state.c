@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplesort.h"
 
+#include "read/rows.h"
 #include "store/position.h"
 
 #define TIMESTAMPTZ_LESS	1322	/* operator < of timestamptz */
@@ -282,7 +283,7 @@ fold_recorded(EsStateQuery *query, EsFold *fold, EsStateAnswer *answer)
 	while ((slot = es_scan_next(scan)) != NULL)
 	{
 		/* at once what every event is asked for */
-		slot_getsomeattrs(slot, ES_ATT_DATA);
+		es_rows_deform(slot);
 
 		/* recorded_at never runs backwards within a stream */
 		if (query->as_of != DT_NOEND &&

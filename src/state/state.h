@@ -3,11 +3,13 @@
  *		State of an aggregate: its reducer, the fold over its events, and the
  *		snapshots that shorten the fold.
  *
- *		merge.c		 the built-in reducers, which keep their state open
+ *		merge.c		 the built-in reducers, which keep their state open (merge.h)
+ *		merge_write.c writing that state as jsonb
+ *		shape.c		 the keys of objects that they merged
  *		patch.c		 es_merge_patch(), by which the second of them is named
  *		reducer.c	 reducers: which functions can serve, and their identity
  *		program.h	 reducers that are run here, not called: program.c, program_expr.c,
- *					 program_kept.c, plpgsql.c, run.c, run_object.c
+ *					 program_kept.c, plpgsql.c, run.c, run_value.c, run_object.c
  *		typed.c		 states of composite types
  *		aggregate.c	 aggregate types: es_create_aggregate(), and reading the registry
  *		fold.c		 the fold of events by any kind of reducer
@@ -70,6 +72,8 @@ typedef struct EsMerge EsMerge;
 
 extern EsMerge *es_merge_begin(Jsonb *start);
 extern void es_merge_add(EsMerge *merge, Datum data);
+extern void es_merge_set(EsMerge *merge, int number, const char *key, int keylen,
+						 const JsonbValue *value);
 extern void es_merge_patch_add(EsMerge *merge, Datum data);
 extern Jsonb *es_merge_state(EsMerge *merge);
 extern bool es_merge_find(EsMerge *merge, const char *key, int keylen, JsonbValue *value);
@@ -107,7 +111,8 @@ extern void es_program_learn(EsReducer *reducer);
 
 /* run.c */
 extern bool es_program_run(EsProgram *program, TupleTableSlot *slot, EsMerge *merge, Datum state);
-extern int	es_program_parts(EsProgram *program, Jsonb ***parts);
+extern int	es_program_parts(EsProgram *program);
+extern void es_program_add(EsProgram *program, EsMerge *merge);
 extern bool es_program_opens(EsProgram *program);
 extern Datum es_program_write(EsProgram *program);
 extern const char *es_program_where(EsProgram *program);
