@@ -12,12 +12,12 @@ SELECT count(*) FROM
                                CASE (k + i) % 6 WHEN 0 THEN to_jsonb(i) WHEN 1 THEN to_jsonb('t' || i) WHEN 2 THEN 'null' WHEN 3 THEN to_jsonb(i % 2 = 0)
                                                 WHEN 4 THEN jsonb_build_array(i, 'x') ELSE jsonb_build_object('i', i, 'in', jsonb_build_object('k', k)) END)
                        FROM generate_series(1, s % 40) k) AS o
-         FROM generate_series(1, 1500) i, LATERAL (SELECT CASE WHEN i % 4 = 0 THEN i % 97 ELSE i % 5 + 1 END AS s) x) y) z,
+         FROM generate_series(1, 500) i, LATERAL (SELECT CASE WHEN i % 4 = 0 THEN i % 97 ELSE i % 5 + 1 END AS s) x) y) z,
     unnest('{Merged,Patched}'::text[]) type, es_append_events(type, '1', types, datas);
 SELECT v, es_state('Merged', '1', v) = (SELECT regress_merge(data ORDER BY version) FROM regress_shapes.events WHERE aggregate_type = 'Merged' AND version <= v) AS same
-FROM unnest('{1,2,3,10,50,97,300,1499,1500}'::int[]) v ORDER BY v;
+FROM unnest('{1,2,3,10,50,97,300,499,500}'::int[]) v ORDER BY v;
 -- the same bytes, not only the same value
-SELECT count(*) FROM generate_series(2, 1500, 83) v
+SELECT count(*) FROM generate_series(2, 500, 83) v
 WHERE jsonb_send(es_state('Merged', '1', v)) <> jsonb_send((SELECT regress_merge(data ORDER BY version) FROM regress_shapes.events WHERE aggregate_type = 'Merged' AND version <= v))
    OR pg_column_size(es_state('Merged', '1', v)) <> pg_column_size((SELECT regress_merge(data ORDER BY version) FROM regress_shapes.events WHERE aggregate_type = 'Merged' AND version <= v));
 -- a patch removes keys, which come again
@@ -28,7 +28,7 @@ CREATE FUNCTION regress_patch(state jsonb, patch jsonb) RETURNS jsonb LANGUAGE s
                   WHERE p.value IS DISTINCT FROM 'null'), '{}') ELSE patch END $$;
 CREATE AGGREGATE regress_patched(jsonb) (sfunc = regress_patch, stype = jsonb, initcond = '{}');
 SELECT v, es_state('Patched', '1', v) = (SELECT regress_patched(data ORDER BY version) FROM regress_shapes.events WHERE aggregate_type = 'Patched' AND version <= v) AS same
-FROM unnest('{1,7,40,150}'::int[]) v ORDER BY v;
+FROM unnest('{1,7,40}'::int[]) v ORDER BY v;
 -- a state that begins with something, and es_undo() in between
 SELECT es_create_aggregate('Merged', initial => '{"k": 0, "a": {"b": 1}}', snapshot_every => 0);
 SELECT version > 0 AS undone FROM es_undo('Merged', '1', 20, 'as it was');
