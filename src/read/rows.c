@@ -7,6 +7,8 @@
  * events in the order of their positions.  So the index is asked for some rows
  * ahead, and those on one page are looked up while it is locked once.  The page
  * stays pinned as long as they are returned.
+ *
+ * On a page that vacuum has marked as visible to all, rows are taken as they are.
  */
 #include "eventsrc.h"
 
@@ -15,6 +17,7 @@
 #include "access/htup_details.h"
 #include "access/tableam.h"
 #include "access/tupmacs.h"
+#include "access/xact.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
 #include "utils/rel.h"
@@ -43,6 +46,8 @@ struct EsRows
 };
 
 static bool read_page(EsRows *rows, ScanDirection direction);
+static inline bool all_visible(Page page, Snapshot snapshot);
+static inline bool take_tuple(EsRows *rows, ItemPointer tid, HeapTuple tuple);
 static bool next_tid(EsRows *rows, ScanDirection direction);
 static int	take_page(EsRows *rows, ScanDirection direction, BlockNumber block, ItemPointer tids);
 
@@ -106,6 +111,7 @@ read_page(EsRows *rows, ScanDirection direction)
 	ItemPointerData tids[AHEAD_MAX];
 	BlockNumber block;
 	Buffer		before = rows->buffer;
+	bool		visible;
 	int			ntids;
 
 	if (!rows->waiting && !next_tid(rows, direction))
@@ -119,16 +125,53 @@ read_page(EsRows *rows, ScanDirection direction)
 
 	rows->count = rows->next = 0;
 	LockBuffer(rows->buffer, BUFFER_LOCK_SHARE);
+	visible = all_visible(BufferGetPage(rows->buffer), rows->scan->xs_snapshot);
 	for (int i = 0; i < ntids; i++)
 	{
-		if (heap_hot_search_buffer(&tids[i], rows->rel, rows->buffer, rows->scan->xs_snapshot,
-								   &rows->tuples[rows->count], NULL, true))
+		HeapTuple	tuple = &rows->tuples[rows->count];
+
+		if ((visible && take_tuple(rows, &tids[i], tuple)) ||
+			heap_hot_search_buffer(&tids[i], rows->rel, rows->buffer, rows->scan->xs_snapshot,
+								   tuple, NULL, true))
 		{
 			rows->count++;
 			pgstat_count_heap_fetch(rows->rel);
 		}
 	}
 	LockBuffer(rows->buffer, BUFFER_LOCK_UNLOCK);
+	return true;
+}
+
+/*
+ * all_visible tells whether a snapshot sees all rows of a page: not where nobody
+ * but a standby's startup process could tell, nor where each row that is read is
+ * to be noted.
+ */
+static inline bool
+all_visible(Page page, Snapshot snapshot)
+{
+	return PageIsAllVisible(page) && !snapshot->takenDuringRecovery && !IsolationIsSerializable();
+}
+
+/*
+ * take_tuple takes the row at a place that an index names, if it is there.
+ */
+static inline bool
+take_tuple(EsRows *rows, ItemPointer tid, HeapTuple tuple)
+{
+	Page		page = BufferGetPage(rows->buffer);
+	OffsetNumber number = ItemPointerGetOffsetNumber(tid);
+	ItemId		item;
+
+	if (number > PageGetMaxOffsetNumber(page))
+		return false;
+	item = PageGetItemId(page, number);
+	if (!ItemIdIsNormal(item))
+		return false;
+	tuple->t_data = (HeapTupleHeader) PageGetItem(page, item);
+	tuple->t_len = ItemIdGetLength(item);
+	tuple->t_tableOid = RelationGetRelid(rows->rel);
+	tuple->t_self = *tid;
 	return true;
 }
 

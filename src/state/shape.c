@@ -108,8 +108,8 @@ es_shape_find(EsShapes *shapes, JsonbContainer *object, EsShapeQuery *query)
 		return shapes->shapes[slot]->fields;
 	if (is_shape(shapes->shapes[other_slot(query->hash)], object, query))
 		return shapes->shapes[other_slot(query->hash)]->fields;
-	query->keep = shapes->seen[slot] == query->hash;
-	shapes->seen[slot] = query->hash;
+	query->keep = shapes->seen[query->hash % ES_SHAPES_SEEN] == query->hash >> 16;
+	shapes->seen[query->hash % ES_SHAPES_SEEN] = query->hash >> 16;
 	return NULL;
 }
 

@@ -12,13 +12,15 @@
 #define ES_SHAPE_KEYS	32
 /* so many are */
 #define ES_SHAPES		32
+/* whether others were seen before is noted in so many places */
+#define ES_SHAPES_SEEN	128
 
 typedef struct EsShape EsShape;
 
 typedef struct EsShapes
 {
 	EsShape    *shapes[ES_SHAPES];	/* by hash */
-	uint32		seen[ES_SHAPES];	/* hash of what was looked for last */
+	uint16		seen[ES_SHAPES_SEEN];	/* of the hash that was looked for last */
 } EsShapes;
 
 /* What is asked of an object, and found out about it. */
