@@ -135,7 +135,7 @@ read_page(EsRows *rows, ScanDirection direction)
 								   tuple, NULL, true))
 		{
 			rows->count++;
-			pgstat_count_heap_fetch(rows->rel);
+			pgstat_count_heap_fetch(rows->scan->indexRelation);
 		}
 	}
 	LockBuffer(rows->buffer, BUFFER_LOCK_UNLOCK);

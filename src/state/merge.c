@@ -27,6 +27,7 @@ static void close_object(EsMerge *merge);
 static void free_child(MergeField *field);
 static void forget_whole(EsMerge *merge);
 static Jsonb *align_data(Datum data, AlignedJsonb *aligned);
+static inline void **find_shape(EsMerge *merge, JsonbContainer *object, EsShapeQuery *query);
 static void merge_object(EsMerge *merge, JsonbContainer *object);
 static void patch_object(EsMerge *merge, JsonbContainer *object);
 static void patch_field(EsMerge *merge, MergeField *field, JsonbContainer *object);
@@ -210,7 +211,8 @@ close_object(EsMerge *merge)
 		pfree(field);
 	}
 	merge_reset(merge->fields);
-	es_shapes_forget(&merge->shapes);
+	if (merge->shapes)
+		es_shapes_forget(merge->shapes);
 	memset(merge->guesses, 0, sizeof(merge->guesses));
 }
 
@@ -223,6 +225,8 @@ free_child(MergeField *field)
 	if (field->child == NULL)
 		return;
 	close_object(field->child);
+	if (field->child->shapes)
+		pfree(field->child->shapes);
 	merge_destroy(field->child->fields);
 	pfree(field->child);
 	field->child = NULL;
@@ -260,13 +264,33 @@ align_data(Datum data, AlignedJsonb *aligned)
 }
 
 /*
+ * find_shape returns the fields of all keys of an object, if objects with the
+ * same ones were merged before; not worth it where few are merged at all.
+ */
+static inline void **
+find_shape(EsMerge *merge, JsonbContainer *object, EsShapeQuery *query)
+{
+	if (merge->shapes == NULL)
+	{
+		if (merge->merged++ < 2)
+		{
+			query->keep = false;
+			query->keys_length = getJsonbOffset(object, JsonContainerSize(object));
+			return NULL;
+		}
+		merge->shapes = MemoryContextAllocZero(merge->context, sizeof(EsShapes));
+	}
+	return es_shape_find(merge->shapes, object, query);
+}
+
+/*
  * merge_object walks over an object's keys and values as they lie in memory.
  */
 static void
 merge_object(EsMerge *merge, JsonbContainer *object)
 {
 	EsShapeQuery query;
-	void	  **known = es_shape_find(&merge->shapes, object, &query);
+	void	  **known = find_shape(merge, object, &query);
 	void	   *found[ES_SHAPE_KEYS];
 	int			count = JsonContainerSize(object);
 	char	   *base = (char *) &object->children[count * 2];
@@ -303,7 +327,7 @@ merge_object(EsMerge *merge, JsonbContainer *object)
 		value = next_value;
 	}
 	if (query.keep)
-		es_shape_keep(&merge->shapes, merge->context, object, &query, found);
+		es_shape_keep(merge->shapes, merge->context, object, &query, found);
 }
 
 /*
@@ -384,7 +408,8 @@ remove_field(EsMerge *merge, const char *key, int keylen)
 		return;
 	field = slot->field;
 	merge_delete_item(merge->fields, slot);
-	es_shapes_forget(&merge->shapes);
+	if (merge->shapes)
+		es_shapes_forget(merge->shapes);
 	memset(merge->guesses, 0, sizeof(merge->guesses));
 	free_child(field);
 	if (field->value)
@@ -456,4 +481,3 @@ set_field(EsMerge *merge, MergeField *field, JEntry type, const char *value,
 		memcpy(field->value, value, length);
 	field->length = length;
 }
-

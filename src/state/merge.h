@@ -60,7 +60,9 @@ struct EsMerge
 {
 	MemoryContext context;		/* keys, values and the table */
 	merge_hash *fields;
-	EsShapes	shapes;			/* of objects, with the fields of their keys */
+	EsShapes   *shapes;			/* of objects, with the fields of their keys;
+								 * NULL: not yet */
+	int			merged;			/* objects until then */
 	MergeField *guesses[MERGE_GUESSES];
 	Jsonb	   *whole;			/* the state, if it is no object */
 };

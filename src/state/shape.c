@@ -82,7 +82,7 @@ is_shape(EsShape *shape, JsonbContainer *object, EsShapeQuery *query)
  * es_shape_find returns what the caller knows of an object's keys, in their
  * order; NULL if they are not remembered.
  */
-void **
+void	  **
 es_shape_find(EsShapes *shapes, JsonbContainer *object, EsShapeQuery *query)
 {
 	int			count = JsonContainerSize(object);

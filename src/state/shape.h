@@ -20,7 +20,8 @@ typedef struct EsShape EsShape;
 typedef struct EsShapes
 {
 	EsShape    *shapes[ES_SHAPES];	/* by hash */
-	uint16		seen[ES_SHAPES_SEEN];	/* of the hash that was looked for last */
+	uint16		seen[ES_SHAPES_SEEN];	/* of the hash that was looked for
+										 * last */
 } EsShapes;
 
 /* What is asked of an object, and found out about it. */
