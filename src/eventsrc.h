@@ -51,5 +51,6 @@ typedef enum EsReader
 } EsReader;
 
 extern EsReader es_reader_of(Oid function); /* no error */
+extern bool es_appends(Oid function);	/* no error */
 
 #endif							/* EVENTSRC_H */

@@ -143,10 +143,10 @@ es_append_run(EsAppend *append)
 }
 
 /*
- * es_append_result makes the row (version, global_position).
+ * es_append_row makes the row (version, global_position).
  */
 Datum
-es_append_result(const EsAppend *append)
+es_append_row(int64 version, int64 position)
 {
 	static TupleDesc desc = NULL;
 	Datum		values[2];
@@ -162,9 +162,18 @@ es_append_result(const EsAppend *append)
 		desc = BlessTupleDesc(made);
 		MemoryContextSwitchTo(old);
 	}
-	values[0] = Int64GetDatum(append->version);
-	values[1] = Int64GetDatum(append->position);
+	values[0] = Int64GetDatum(version);
+	values[1] = Int64GetDatum(position);
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+}
+
+/*
+ * es_append_result makes the row of an append's result.
+ */
+Datum
+es_append_result(const EsAppend *append)
+{
+	return es_append_row(append->version, append->position);
 }
 
 /*

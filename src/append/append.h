@@ -71,6 +71,7 @@ extern void es_check_writable(const char *function);
 extern int64 es_expected_version(int64 expected, const char *where);
 extern bool es_append_by_executor(EsStore *store);
 extern void es_append_run(EsAppend *append);
+extern Datum es_append_row(int64 version, int64 position);
 extern Datum es_append_result(const EsAppend *append);
 extern void es_check_data(Datum data, const char *where);
 extern int32 es_schema_version(bool given, int32 version);
@@ -138,6 +139,9 @@ extern void es_context_get(EsContext *context);
 
 /* ensure.c */
 extern void es_append_install_hooks(void);
+
+/* from.c */
+extern void es_append_install_planner_hook(void);
 
 /* attach.c */
 extern void es_attach_install_hook(void);

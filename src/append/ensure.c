@@ -93,7 +93,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 }
 
 /*
- * es_append_install_hooks installs the hooks of this file and of attach.c.
+ * es_append_install_hooks installs the hooks of this file and of others of the
+ * folder.
  */
 void
 es_append_install_hooks(void)
@@ -102,6 +103,7 @@ es_append_install_hooks(void)
 	ExecutorStart_hook = executor_start;
 	previous_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
+	es_append_install_planner_hook();
 	es_bulk_install_hooks();
 	es_attach_install_hook();
 }

@@ -20,8 +20,8 @@
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/ruleutils.h"
 
+#include "read/call.h"
 #include "read/read.h"
 #include "read/scan.h"
 
@@ -58,7 +58,6 @@ static TupleTableSlot *read_as(ReadState *state);
 static void end_read(ReadState *state);
 static void end(CustomScanState *css);
 static void rescan(CustomScanState *css);
-static bool depends_on(Node *node, Bitmapset *changed);
 static void explain(CustomScanState *css, List *ancestors, ExplainState *es);
 
 const CustomScanMethods es_read_scan_methods = {
@@ -346,26 +345,9 @@ rescan(CustomScanState *css)
 
 	ExecScanReScan(&css->ss);
 	if (state->read && css->ss.ps.chgParam &&
-		depends_on((Node *) state->call->args, css->ss.ps.chgParam))
+		es_call_depends_on((Node *) state->call->args, css->ss.ps.chgParam))
 		end_read(state);
 	state->restart = (state->read != NULL);
-}
-
-/*
- * depends_on tells whether an expression's value can be another one after some
- * parameters have changed; of a subquery we take that for granted.
- */
-static bool
-depends_on(Node *node, Bitmapset *changed)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, Param))
-		return ((Param *) node)->paramkind == PARAM_EXEC &&
-			bms_is_member(((Param *) node)->paramid, changed);
-	if (IsA(node, SubPlan))
-		return true;
-	return expression_tree_walker(node, depends_on, (void *) changed);
 }
 
 /*
@@ -374,10 +356,5 @@ depends_on(Node *node, Bitmapset *changed)
 static void
 explain(CustomScanState *css, List *ancestors, ExplainState *es)
 {
-	ReadState  *state = (ReadState *) css;
-	List	   *context = set_deparse_context_plan(es->deparse_cxt, css->ss.ps.plan, ancestors);
-	bool		qualify = list_length(es->rtable) > 1 || es->verbose;
-
-	ExplainPropertyText("Function Call",
-						deparse_expression((Node *) state->call, context, qualify, false), es);
+	es_call_explain(((ReadState *) css)->call, css, ancestors, es);
 }

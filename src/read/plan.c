@@ -6,20 +6,12 @@
  * A function scan stores all rows before it returns the first.  The custom scan
  * (node.c) returns them as they are read: no copies, and a LIMIT ends it.  The
  * planner is also told in which order they come.
- *
- * The function scan remains where the executor may have to check a row once
- * more after a wait (UPDATE, DELETE, MERGE and SELECT FOR UPDATE keep copies of
- * the other tables' rows), and where the function is not as the extension made
- * it (SECURITY DEFINER, settings, a hook of a security module).
+ * The function scan remains where call.c says so.
  */
 #include "eventsrc.h"
 
-#include "access/htup_details.h"
 #include "access/sysattr.h"
-#include "access/transam.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "fmgr.h"
 #include "nodes/extensible.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -28,20 +20,17 @@
 #include "optimizer/paths.h"
 #include "optimizer/plancat.h"
 #include "optimizer/planmain.h"
-#include "optimizer/prep.h"
 #include "optimizer/restrictinfo.h"
 #include "parser/parsetree.h"
-#include "utils/syscache.h"
 #include "utils/typcache.h"
 
+#include "read/call.h"
 #include "read/read.h"
 #include "store/store.h"
 
 static set_rel_pathlist_hook_type previous_pathlist_hook = NULL;
 
 static void set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte);
-static FuncExpr *reader_call(RangeTblEntry *rte, EsReader *reader);
-static bool is_plain(Oid function);
 static List *pathkeys(PlannerInfo *root, RelOptInfo *rel, EsReader reader, FuncExpr *call);
 static Plan *plan_read(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 					   List *tlist, List *clauses, List *custom_plans);
@@ -70,70 +59,18 @@ set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *r
 {
 	FuncExpr   *call;
 	EsReader	reader;
-	Path	   *scan;
 	CustomPath *path;
 
 	if (previous_pathlist_hook)
 		previous_pathlist_hook(root, rel, rti, rte);
 
-	call = reader_call(rte, &reader);
-	if (call == NULL || list_length(rel->pathlist) != 1)
+	call = es_call_in_from(root, rel, rti, rte);
+	if (call == NULL || (reader = es_reader_of(call->funcid)) == ES_READS_NOTHING ||
+		!es_call_is_plain(call->funcid))
 		return;
-	scan = linitial(rel->pathlist);
-	if (scan->pathtype != T_FunctionScan || get_plan_rowmark(root->rowMarks, rti) != NULL)
-		return;
-
-	/* it costs what the function scan does, but the first row comes at once */
-	path = makeNode(CustomPath);
-	path->path.pathtype = T_CustomScan;
-	path->path.parent = rel;
-	path->path.pathtarget = scan->pathtarget;
-	path->path.param_info = scan->param_info;
-	path->path.parallel_safe = scan->parallel_safe;
-	path->path.rows = scan->rows;
-	path->path.startup_cost = scan->startup_cost;
-	path->path.total_cost = scan->total_cost;
+	path = es_call_path(rel, call, &path_methods);
 	path->path.pathkeys = pathkeys(root, rel, reader, call);
-	path->flags = CUSTOMPATH_SUPPORT_PROJECTION;
-	path->custom_private = list_make1(call);
-	path->methods = &path_methods;
 	rel->pathlist = list_make1(path);
-}
-
-/*
- * reader_call returns the call of the function that reads, if that is all that
- * a range table entry is.
- */
-static FuncExpr *
-reader_call(RangeTblEntry *rte, EsReader *reader)
-{
-	FuncExpr   *call;
-
-	if (rte->rtekind != RTE_FUNCTION || rte->funcordinality || list_length(rte->functions) != 1)
-		return NULL;
-	call = (FuncExpr *) ((RangeTblFunction *) linitial(rte->functions))->funcexpr;
-	if (!IsA(call, FuncExpr) || call->funcid < FirstNormalObjectId)
-		return NULL;
-	*reader = es_reader_of(call->funcid);
-	return *reader != ES_READS_NOTHING && is_plain(call->funcid) ? call : NULL;
-}
-
-/*
- * is_plain tells whether nothing but the function itself happens when it is
- * called.
- */
-static bool
-is_plain(Oid function)
-{
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	bool		plain;
-
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	plain = !((Form_pg_proc) GETSTRUCT(tuple))->prosecdef &&
-		heap_attisnull(tuple, Anum_pg_proc_proconfig, NULL);
-	ReleaseSysCache(tuple);
-	return plain && !FmgrHookIsNeeded(function);
 }
 
 /*

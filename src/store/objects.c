@@ -28,9 +28,11 @@ static struct
 	Oid			event_type;
 	Oid			append_trigger;
 	Oid			position_sequence;
-	bool		readers_known;
+	bool		functions_known;
 	Oid			read_stream;
 	Oid			read_all;
+	Oid			append;
+	Oid			append_events;
 }			objects;
 
 /*
@@ -44,7 +46,7 @@ forget_objects(Datum arg, int cacheid, uint32 hashvalue)
 	objects.event_type = InvalidOid;
 	objects.append_trigger = InvalidOid;
 	objects.position_sequence = InvalidOid;
-	objects.readers_known = false;
+	objects.functions_known = false;
 }
 
 /*
@@ -207,25 +209,55 @@ function_named(const char *name, Oid schema)
 }
 
 /*
+ * find_functions looks up the functions of which a plan makes something of its
+ * own; they stay unknown in a database without the extension.
+ */
+static void
+find_functions(void)
+{
+	Oid			schema;
+
+	register_callback();
+	if (objects.functions_known)
+		return;
+	schema = extension_schema();
+
+	/* first, as a look can bring the news that it is out of date */
+	objects.functions_known = true;
+	objects.read_stream = InvalidOid;
+	objects.read_all = InvalidOid;
+	objects.append = InvalidOid;
+	objects.append_events = InvalidOid;
+	if (!OidIsValid(schema))
+		return;
+	objects.read_stream = function_named("es_read_stream", schema);
+	objects.read_all = function_named("es_read_all", schema);
+	objects.append = function_named("es_append", schema);
+	objects.append_events = function_named("es_append_events", schema);
+}
+
+/*
  * es_reader_of tells which of the functions that read a function is; no error
  * in a database without the extension.
  */
 EsReader
 es_reader_of(Oid function)
 {
-	register_callback();
-	if (!objects.readers_known)
-	{
-		Oid			schema = extension_schema();
-
-		/* first, as a look can bring the news that it is out of date */
-		objects.readers_known = true;
-		objects.read_stream = OidIsValid(schema) ? function_named("es_read_stream", schema) : InvalidOid;
-		objects.read_all = OidIsValid(schema) ? function_named("es_read_all", schema) : InvalidOid;
-	}
+	find_functions();
 	if (function == objects.read_stream)
 		return ES_READS_STREAM;
 	if (function == objects.read_all)
 		return ES_READS_ALL;
 	return ES_READS_NOTHING;
+}
+
+/*
+ * es_appends tells whether a function is es_append() or es_append_events(); no
+ * error in a database without the extension.
+ */
+bool
+es_appends(Oid function)
+{
+	find_functions();
+	return function == objects.append || function == objects.append_events;
 }
