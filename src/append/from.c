@@ -158,7 +158,7 @@ plan_append(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 static Node *
 create_state(CustomScan *scan)
 {
-	CallState *state = palloc0(sizeof(CallState));
+	CallState  *state = palloc0(sizeof(CallState));
 
 	NodeSetTag(state, T_CustomScanState);
 	state->css.methods = &exec_methods;
@@ -171,7 +171,7 @@ create_state(CustomScan *scan)
 static void
 begin(CustomScanState *css, EState *estate, int eflags)
 {
-	CallState *state = (CallState *) css;
+	CallState  *state = (CallState *) css;
 	CustomScan *scan = (CustomScan *) css->ss.ps.plan;
 	ListCell   *cell;
 	int			i = 0;
@@ -208,7 +208,7 @@ recheck(ScanState *ss, TupleTableSlot *slot)
 static TupleTableSlot *
 next_row(ScanState *ss)
 {
-	CallState *state = (CallState *) ss;
+	CallState  *state = (CallState *) ss;
 	TupleTableSlot *slot = ss->ss_ScanTupleSlot;
 
 	if (!state->done)
@@ -271,7 +271,7 @@ end(CustomScanState *css)
 static void
 rescan(CustomScanState *css)
 {
-	CallState *state = (CallState *) css;
+	CallState  *state = (CallState *) css;
 
 	ExecScanReScan(&css->ss);
 	if (css->ss.ps.chgParam &&

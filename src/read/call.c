@@ -73,7 +73,7 @@ es_call_is_plain(Oid function)
  * does, but the first row comes at once.
  */
 CustomPath *
-es_call_path(RelOptInfo *rel, FuncExpr *call, const CustomPathMethods *methods)
+es_call_path(RelOptInfo *rel, FuncExpr *call, const CustomPathMethods * methods)
 {
 	Path	   *scan = linitial(rel->pathlist);
 	CustomPath *path = makeNode(CustomPath);

@@ -16,7 +16,7 @@
 /* when a plan is made */
 extern FuncExpr *es_call_in_from(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte);
 extern bool es_call_is_plain(Oid function);
-extern CustomPath *es_call_path(RelOptInfo *rel, FuncExpr *call, const CustomPathMethods *methods);
+extern CustomPath *es_call_path(RelOptInfo *rel, FuncExpr *call, const CustomPathMethods * methods);
 
 /* when it runs */
 extern bool es_call_depends_on(Node *node, Bitmapset *changed);

@@ -94,6 +94,9 @@ need_reference() {
 # median prints the middle one of the numbers that it reads.
 median() { sort -n | awk '{ a[NR] = $1 } END { print a[int((NR + 1) / 2)] }'; }
 
+# middle_pair prints that one of the pairs of numbers that it reads whose ratio is the middle one.
+middle_pair() { awk '{ print $1 / $2, $1, $2 }' | sort -n | awk '{ a[NR] = $2 " " $3 } END { print a[int((NR + 1) / 2)] }'; }
+
 # server_cost prints what the server's ended backends have used so far: microseconds of CPU time.
 server_cost() { awk '{ print ($16 + $17) * 10000 }' "/proc/$(head -n 1 "$ES_WORK/data/postmaster.pid")/stat"; }
 
@@ -152,6 +155,30 @@ compare() {
             print_row "$what" "$(middle "$ours" 1)" '' "$name: skipped" "$target"
         fi
     done
+}
+
+# mixed measures a script and its reference in one run, in which each client takes one of them at random for each
+# transaction, and prints a row of their speed: 1 / the mean duration, so the ratio is that of their durations.  What the
+# machine does meanwhile meets both alike; what one of them costs a second core slows the other, too.
+#     mixed WHAT CLIENTS SCRIPT 'SCRIPT TARGET NAME'
+mixed() {
+    local what=$1 clients=$2 ours=$3 i script target name results=$ES_WORK/results
+    wanted "$what" || return 0
+    read -r script target name <<<"$4"
+    rm -rf "$results"
+    mkdir "$results"
+    # each counts its own transactions
+    sed 's/:i\b/:j/g; s/^\\set i /\\set j /' "$here/$ours" >"$here/mixed.sql"
+    for ((i = 0; i < rounds; i++)); do
+        echo $(($(cat "$ES_WORK/run" 2>/dev/null || echo 0) + 1)) >"$ES_WORK/run"
+        sql -c CHECKPOINT
+        pg pgbench -n -M prepared -c "$clients" -j "$((clients < 4 ? clients : 4))" -T $((2 * seconds)) -D p="$payload" \
+            -D run="$(cat "$ES_WORK/run")" -D i=-1 -D j=-1 -f "$here/mixed.sql" -f "$here/$script" >"$ES_WORK/pgbench.log" 2>&1 ||
+            { cat "$ES_WORK/pgbench.log" >&2; return 1; }
+        awk '/latency average/ { a[n++] = 1000 / $(NF - 1) } END { printf "%.6g %.6g\n", a[1], a[2] }' "$ES_WORK/pgbench.log" >>"$results/both"
+    done
+    read -r ours script <<<"$(middle_pair <"$results/both")"
+    print_row "$what" "$ours" "$script" "$name" "$target"
 }
 
 # middle prints the median of a column of a script's results.

@@ -5,6 +5,7 @@ for c in 1 4 16; do
     [ "$c" != 16 ] || more=('one_messagedb_category.sql >=5 message-db, one category')
     compare "W1 one event a transaction, c=$c" "$c" 1 one.sql 'one_bare.sql >=1.0 prepared INSERT' \
         'one_messagedb.sql >=1.4 message-db' "${more[@]}"
+    mixed "W1 transaction by transaction, c=$c" "$c" one.sql 'one_bare.sql >=1.0 prepared INSERT'
     compare "W1 as SELECT es_append(...), c=$c" "$c" 1 one_select.sql 'one_bare.sql >=1.0 prepared INSERT'
 done
 for c in 1 4; do

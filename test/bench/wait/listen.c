@@ -3,8 +3,12 @@
  *		How long after COMMIT was sent a reader is told of the event, by
  *		es_wait() or by LISTEN/NOTIFY, at a paced rate.
  *
- *		listen es_wait|notify RATE SECONDS     connects as PGHOST and the like say
- *		prints p50, p99 and the maximum, in ms
+ *		listen es_wait|notify|both RATE SECONDS     connects as PGHOST and the like say
+ *		prints p50, p99 and the maximum, in ms; of both, a line each
+ *
+ * With both the two take turns, TURN events each, under one writer: what the
+ * machine and its disk do meanwhile meets both alike.  The first events after a
+ * turn began do not count.
  *
  * One child appends, one event a transaction, and notes when it commits (the
  * answer comes later than some readers are told, so it is no good to count
@@ -23,6 +27,15 @@
 #include <libpq-fe.h>
 
 #define MAX_EVENTS 1000000
+
+#define TURN	50				/* events */
+#define SETTLE	5				/* of these do not count */
+
+enum
+{
+	ES_WAIT, NOTIFY, BOTH
+};
+static const char *const ways[] = {"es_wait", "notify", "both"};
 
 typedef struct Event
 {
@@ -119,65 +132,92 @@ compare(const void *a, const void *b)
 }
 
 /*
- * measure prints what one way of waiting takes.
+ * listened waits for a notification, and takes all that have come.
  */
 static void
-measure(int count, double rate, int notify)
+listened(PGconn *conn)
+{
+	PGnotify   *notification;
+	int			woken = 0;
+
+	for (;;)
+	{
+		struct pollfd fd = {.fd = PQsocket(conn),.events = POLLIN};
+
+		while ((notification = PQnotifies(conn)) != NULL)
+		{
+			woken = 1;
+			PQfreemem(notification);
+		}
+		if (woken)
+			return;
+		if (poll(&fd, 1, 5000) <= 0)
+		{
+			fprintf(stderr, "no notification came\n");
+			exit(1);
+		}
+		PQconsumeInput(conn);
+	}
+}
+
+/*
+ * print_latencies prints what one way of waiting took.
+ */
+static void
+print_latencies(double *latencies, int n)
+{
+	qsort(latencies, n, sizeof(double), compare);
+	printf("%.3f %.3f %.3f\n", latencies[n / 2] / 1000, latencies[(int) (n * 0.99)] / 1000, latencies[n - 1] / 1000);
+}
+
+/*
+ * measure follows the events by one way of waiting, or by both in turns.
+ */
+static void
+measure(int count, double rate, int mode)
 {
 	PGconn	   *reader = begin("SELECT global_position FROM es_read_all($1, 1000)");
 	PGconn	   *sleeper = begin("SELECT es_wait($1, '5s')");
 	char		position[32];
 	int			seen = 0;
-	double	   *latencies = malloc(count * sizeof(double));
 	long long  *positions = malloc(count * sizeof(long long));
 	double	   *times = malloc(count * sizeof(double));
-	int			n = 0;
+	char	   *told_by = malloc(count);
+	int			way = mode == NOTIFY ? NOTIFY : ES_WAIT;
+	int			followed = 0;
 	PGresult   *result;
 
 	result = run(reader, "SELECT es_safe_position()", NULL);
 	snprintf(position, sizeof(position), "%s", PQgetvalue(result, 0, 0));
 	PQclear(result);
-	if (notify)
+	if (mode == NOTIFY)
 		PQclear(run(sleeper, "LISTEN bench", NULL));
 	if (fork() == 0)
 		append(count, rate);
 
 	while (seen < count)
 	{
+		int			turn = mode == BOTH ? (seen / TURN) % 2 : mode;
+		int			turned = turn != way;
 		double		at;
 		int			rows;
-		int			woken = 0;
 
-		if (notify)
-		{
-			PGnotify   *n;
-
-			while (!woken)
-			{
-				while ((n = PQnotifies(sleeper)) != NULL)
-				{
-					woken = 1;
-					PQfreemem(n);
-				}
-				if (!woken)
-				{
-					struct pollfd fd = {.fd = PQsocket(sleeper),.events = POLLIN};
-
-					if (poll(&fd, 1, 5000) <= 0)
-						exit(1);
-					PQconsumeInput(sleeper);
-				}
-			}
-		}
-		else
+		if (turned)
+			PQclear(run(sleeper, turn == NOTIFY ? "LISTEN bench" : "UNLISTEN bench", NULL));
+		way = turn;
+		/* what was committed before LISTEN is not told */
+		if (way == ES_WAIT)
 			PQclear(run(sleeper, "s", position));
+		else if (!turned)
+			listened(sleeper);
 		/* the moment of being told; what it is about is read afterwards */
 		at = now();
 		result = run(reader, "s", position);
 		rows = PQntuples(result);
-		for (int i = 0; i < rows; i++)
+		for (int i = 0; i < rows && seen < count; i++)
 		{
 			positions[seen] = atoll(PQgetvalue(result, i, 0));
+			told_by[seen] = mode == BOTH && seen % TURN < SETTLE ? BOTH : way;
 			times[seen++] = at;
 		}
 		if (rows > 0)
@@ -185,23 +225,32 @@ measure(int count, double rate, int notify)
 		PQclear(result);
 	}
 	wait(NULL);
-	for (int i = 0; i < count; i++)
+
+	for (int w = ES_WAIT; w <= NOTIFY; w++)
 	{
-		if (positions[i] == events[i].position)
-			latencies[n++] = times[i] - events[i].committed;
+		double	   *latencies = malloc(count * sizeof(double));
+		int			n = 0;
+
+		for (int i = 0; i < count; i++)
+		{
+			if (positions[i] == events[i].position && told_by[i] == w)
+				latencies[n++] = times[i] - events[i].committed;
+			followed += w == ES_WAIT && positions[i] == events[i].position;
+		}
+		if (n > 0)
+			print_latencies(latencies, n);
+		free(latencies);
 	}
-	qsort(latencies, n, sizeof(double), compare);
-	if (n < count)
+	if (followed < count)
 	{
-		fprintf(stderr, "%d events appended, %d followed\n", count, n);
+		fprintf(stderr, "%d events appended, %d followed\n", count, followed);
 		exit(1);
 	}
-	printf("%.3f %.3f %.3f\n", latencies[n / 2] / 1000, latencies[(int) (n * 0.99)] / 1000, latencies[n - 1] / 1000);
 	PQfinish(reader);
 	PQfinish(sleeper);
-	free(latencies);
 	free(positions);
 	free(times);
+	free(told_by);
 }
 
 int
@@ -209,10 +258,13 @@ main(int argc, char **argv)
 {
 	double		rate = argc == 4 ? atof(argv[2]) : 0;
 	int			count = argc == 4 ? (int) (rate * atof(argv[3])) : 0;
+	int			mode = 0;
 
-	if (count < 1 || count > MAX_EVENTS)
+	while (argc > 1 && mode <= BOTH && strcmp(argv[1], ways[mode]) != 0)
+		mode++;
+	if (mode > BOTH || count < 1 || count > MAX_EVENTS)
 		return 2;
 	events = mmap(NULL, MAX_EVENTS * sizeof(Event), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	measure(count, rate, strcmp(argv[1], "notify") == 0);
+	measure(count, rate, mode);
 	return 0;
 }

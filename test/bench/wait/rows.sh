@@ -3,10 +3,10 @@
 
 rate=500
 
-# latency runs one measurement and appends its p50, p99 and maximum to a file.
-#     latency FILE es_wait|notify
-latency() {
-    as_unprivileged env PGHOST="$ES_WORK/s" PGUSER=postgres PGDATABASE=bench "$here/listen" "$2" "$rate" "$seconds" >>"$ES_WORK/wait-$1"
+# listen runs one measurement and prints p50, p99 and maximum.
+#     listen es_wait|both SECONDS
+listen() {
+    as_unprivileged env PGHOST="$ES_WORK/s" PGUSER=postgres PGDATABASE=bench "$here/listen" "$1" "$rate" "$2"
 }
 
 # hold opens a transaction with an xid in a database and keeps it until its input ends.
@@ -26,24 +26,27 @@ hold() {
     return $status
 }
 
-# column prints the median of a column of a file of latencies.
-column() { cut -d' ' -f"$2" "$ES_WORK/wait-$1" | median; }
+# pair prints a column of both ways' latencies, of the round with the median ratio.
+pair() { paste -d' ' <(cut -d' ' -f"$1" "$ES_WORK/wait-ours") <(cut -d' ' -f"$1" "$ES_WORK/wait-notify") | middle_pair; }
 
 # longest prints the longest of a file of latencies.
 longest() { cut -d' ' -f3 "$ES_WORK/wait-$1" | sort -n | tail -n 1; }
 
 # wait_rows measures and prints the latencies.
 wait_rows() {
-    local i side worst
+    local i side worst ours notify
     gcc -O2 -I"$("$(own_pg_config)" --includedir)" -L"$("$(own_pg_config)" --libdir)" -o "$here/listen" "$here/listen.c" -lpq
     for ((i = 0; i < rounds; i++)); do
-        latency ours es_wait
-        latency notify notify
-        hold bench latency here es_wait
-        hold postgres latency elsewhere es_wait
+        listen both $((2 * seconds)) >"$ES_WORK/wait-both"
+        sed -n 1p "$ES_WORK/wait-both" >>"$ES_WORK/wait-ours"
+        sed -n 2p "$ES_WORK/wait-both" >>"$ES_WORK/wait-notify"
+        hold bench listen es_wait "$seconds" >>"$ES_WORK/wait-here"
+        hold postgres listen es_wait "$seconds" >>"$ES_WORK/wait-elsewhere"
     done
-    print_row "$what, p50, ms" "$(column ours 1)" "$(column notify 1)" 'LISTEN/NOTIFY' '<=1.0'
-    print_row "$what, p99, ms" "$(column ours 2)" "$(column notify 2)" 'LISTEN/NOTIFY' '<=1.0'
+    read -r ours notify <<<"$(pair 1)"
+    print_row "$what, p50, ms" "$ours" "$notify" 'LISTEN/NOTIFY' '<=1.0'
+    read -r ours notify <<<"$(pair 2)"
+    print_row "$what, p99, ms" "$ours" "$notify" 'LISTEN/NOTIFY' '<=1.0'
     for side in here elsewhere; do
         worst=$(longest $side)
         print_row "$what, longest, xid held $side" "$worst" "$(longest ours)" 'no xid held' 'no stall'
