@@ -111,6 +111,7 @@ es_position_init_shmem(void)
 			db->sequence = InvalidOid;
 			pg_atomic_init_u64(&db->head, 0);
 			pg_atomic_init_u64(&db->reserved, 0);
+			pg_atomic_init_u32(&db->appenders, 0);
 			pg_atomic_init_u64(&db->moves, 0);
 			pg_atomic_init_u64(&db->settled, 0);
 			pg_atomic_init_u64(&db->durable, 0);
@@ -315,6 +316,7 @@ publish_slot(EsDatabase *db)
 	slot->s.database = db;
 	pg_write_barrier();
 	appending = true;
+	pg_atomic_fetch_add_u32(&db->appenders, 1);
 	lower = pg_atomic_read_u64(&db->head);
 	ES_STOP_POINT("lower bound read");
 	pg_atomic_write_u64(&slot->s.lower, lower);
@@ -463,19 +465,26 @@ es_position_appending(void)
  * before it publishes its bound holds back more than it needs to: so nobody
  * is given a lower position than somebody was before, and whoever found
  * nothing up to a safe position may go on from there.
+ *
+ * Where nobody appends, no slot need be read, which spares who was just woken
+ * a cache line for each backend that there may be.  An appender is counted
+ * before it publishes its slot and until it has cleared it, so whoever finds
+ * none counted, after reading the head, would find no slot either.
  */
 int64
 es_position_safe_of(EsDatabase *db)
 {
 	uint64		safe;
 	uint64		settled;
+	int			nslots;
 
 	ES_STOP_POINT("read begun");
 	safe = pg_atomic_read_u64(&db->head);
 	ES_STOP_POINT("head read");
 	/* the head is read before the slots */
 	pg_memory_barrier();
-	for (int i = 0; i < shared->nslots; i++)
+	nslots = pg_atomic_read_u32(&db->appenders) > 0 ? shared->nslots : 0;
+	for (int i = 0; i < nslots; i++)
 	{
 		EsSlot	   *slot = &shared->slots[i];
 		uint64		lower = pg_atomic_read_u64(&slot->s.lower);
@@ -522,6 +531,7 @@ clear_slot(void)
 	if (entered < (TimestampTz) pg_atomic_read_u64(&db->latest_partition))
 		(void) pg_atomic_fetch_add_u64(&db->late, 1);
 	pg_atomic_write_u64(&slot->s.lower, SLOT_EMPTY);
+	pg_atomic_fetch_sub_u32(&db->appenders, 1);
 	appending = false;
 
 	announce_move(db);

@@ -29,6 +29,7 @@ typedef struct EsDatabase
 	Oid			sequence;		/* eventsrc.position of that database */
 	pg_atomic_uint64 head;		/* highest position given out */
 	pg_atomic_uint64 reserved;	/* the sequence stands here, durably */
+	pg_atomic_uint32 appenders; /* slots that are published */
 	ConditionVariable moved;	/* broadcast when an appender's slot clears */
 	pg_atomic_uint64 latest_partition;	/* begin of the latest one with events */
 	pg_atomic_uint64 late;		/* transactions that wrote into an earlier one */
