@@ -16,7 +16,6 @@
 
 static void note_delivery(EsKafkaTxn *kafka, const rd_kafka_message_t *message);
 static void note_error(EsKafkaTxn *kafka, rd_kafka_event_t *event);
-static void copy_text(char *target, const char *source, size_t size);
 
 /*
  * es_kafka_listen takes in what waits in a client's queue.
@@ -70,8 +69,8 @@ es_kafka_note_log(const rd_kafka_t * client, int level, const char *facility, co
 		EsKafkaLogLine *line = &kafka->log[kafka->log_lines++];
 
 		line->level = level;
-		copy_text(line->facility, facility, sizeof(line->facility));
-		copy_text(line->text, text, sizeof(line->text));
+		strlcpy(line->facility, facility, sizeof(line->facility));
+		strlcpy(line->text, text, sizeof(line->text));
 	}
 	pthread_mutex_unlock(&kafka->lock);
 }
@@ -122,7 +121,7 @@ note_delivery(EsKafkaTxn *kafka, const rd_kafka_message_t *message)
 	if (kafka->failures == 0)
 	{
 		kafka->failure = message->err;
-		copy_text(kafka->failed_topic, rd_kafka_topic_name(message->rkt), sizeof(kafka->failed_topic));
+		strlcpy(kafka->failed_topic, rd_kafka_topic_name(message->rkt), sizeof(kafka->failed_topic));
 	}
 	if (message->err == kafka->failure)
 		kafka->failed_sequence = Max(kafka->failed_sequence,
@@ -143,16 +142,7 @@ note_error(EsKafkaTxn *kafka, rd_kafka_event_t *event)
 	pthread_mutex_lock(&kafka->lock);
 	/* "all brokers are down" tells less than what came before it */
 	if (rd_kafka_event_error(event) != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || kafka->error[0] == '\0')
-		copy_text(kafka->error, rd_kafka_event_error_string(event), sizeof(kafka->error));
+		strlcpy(kafka->error, rd_kafka_event_error_string(event), sizeof(kafka->error));
 	kafka->has_error = true;
 	pthread_mutex_unlock(&kafka->lock);
-}
-
-/*
- * copy_text copies a string, cut if need be.
- */
-static void
-copy_text(char *target, const char *source, size_t size)
-{
-	snprintf(target, size, "%s", source);
 }

@@ -35,7 +35,6 @@ static EsKafkaResult settle(EsKafkaTxn *kafka, int turn, Step step,
 static EsKafkaResult judge(rd_kafka_t * producer, rd_kafka_error_t *problem,
 						   char *error, size_t error_size);
 static bool doze(EsKafkaTxn *kafka);
-static void copy_text(char *target, const char *source, size_t size);
 
 /*
  * es_kafka_thread_start starts the thread; false if that fails.
@@ -172,7 +171,7 @@ serve(void *argument)
 		pthread_mutex_lock(&kafka->lock);
 
 		kafka->result = result;
-		copy_text(kafka->result_text, error, sizeof(kafka->result_text));
+		strlcpy(kafka->result_text, error, sizeof(kafka->result_text));
 		kafka->busy = false;
 		kafka->finished = true;
 		pthread_cond_signal(&kafka->done);
@@ -220,7 +219,7 @@ start(EsKafkaTxn *kafka, char *error, size_t error_size)
 			turn->record_topic = rd_kafka_topic_new(turn->producer, kafka->topic, NULL);
 		if (turn->record_topic == NULL)
 		{
-			copy_text(error, rd_kafka_err2str(rd_kafka_last_error()), error_size);
+			strlcpy(error, rd_kafka_err2str(rd_kafka_last_error()), error_size);
 			return ES_KAFKA_FAILED;
 		}
 		result = settle(kafka, i, rd_kafka_init_transactions, error, error_size);
@@ -459,16 +458,7 @@ judge(rd_kafka_t * producer, rd_kafka_error_t *problem, char *error, size_t erro
 		result = ES_KAFKA_ABORT;
 	else
 		result = ES_KAFKA_FAILED;
-	copy_text(error, rd_kafka_error_string(problem), error_size);
+	strlcpy(error, rd_kafka_error_string(problem), error_size);
 	rd_kafka_error_destroy(problem);
 	return result;
-}
-
-/*
- * copy_text copies a string, cut if need be.
- */
-static void
-copy_text(char *target, const char *source, size_t size)
-{
-	snprintf(target, size, "%s", source);
 }

@@ -254,8 +254,11 @@ txn_poll(EsBroker *broker)
 }
 
 /*
- * rests tells whether the producer whose turn it is to take events has yet to
- * wait after its last commit, and sees to it that nothing is read meanwhile.
+ * waits tells whether the producer whose turn it is to take events has yet to
+ * wait, and sees to it that nothing is read meanwhile: after its last commit, or
+ * until the events of a small commit are in Kafka.  What would come in bit by
+ * bit until then is better taken at once, as each partition that joins a
+ * transaction later is a request of its own, and it could not be sent anyway.
  */
 static bool
 waits(EsKafkaTxn *kafka)

@@ -17,6 +17,7 @@ import sys
 
 mode, delay = "pass", 0.0
 pairs = set()
+connected = asyncio.Event()
 
 
 async def pump(reader, writer, from_broker):
@@ -45,6 +46,7 @@ async def serve(reader, writer):
         return
     pair = (writer, broker_writer)
     pairs.add(pair)
+    connected.set()
     await asyncio.gather(pump(reader, broker_writer, False), pump(broker_reader, writer, True))
     broker_writer.close()
     pairs.discard(pair)
@@ -73,10 +75,11 @@ async def main():
                     reset(writer)
             pairs.clear()
         elif words[0] == "connected":
-            patience = loop.time() + 180
-            while not pairs and loop.time() < patience:
-                await asyncio.sleep(0.02)
-            if not pairs:
+            try:
+                while not pairs:
+                    connected.clear()
+                    await asyncio.wait_for(connected.wait(), 180)
+            except asyncio.TimeoutError:
                 print("nobody connects", flush=True)
                 continue
         elif words[0] == "half":
