@@ -141,7 +141,7 @@ extern void es_context_get(EsContext *context);
 extern void es_append_install_hooks(void);
 
 /* from.c */
-extern void es_append_install_planner_hook(void);
+extern void es_append_plan_calls(void);
 
 /* attach.c */
 extern void es_attach_install_hook(void);

@@ -103,7 +103,7 @@ es_append_install_hooks(void)
 	ExecutorStart_hook = executor_start;
 	previous_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
-	es_append_install_planner_hook();
+	es_append_plan_calls();
 	es_bulk_install_hooks();
 	es_attach_install_hook();
 }

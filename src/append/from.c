@@ -22,7 +22,6 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
-#include "optimizer/paths.h"
 #include "optimizer/restrictinfo.h"
 #include "optimizer/tlist.h"
 
@@ -42,9 +41,7 @@ typedef struct CallState
 	int			place;			/* 0 before the row, 1 at it, 2 after it */
 } CallState;
 
-static set_rel_pathlist_hook_type previous_pathlist_hook = NULL;
-
-static void set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte);
+static CustomPath *plan_call(PlannerInfo *root, RelOptInfo *rel, FuncExpr *call);
 static Plan *plan_append(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 						 List *tlist, List *clauses, List *custom_plans);
 static Node *create_state(CustomScan *scan);
@@ -77,35 +74,29 @@ static const CustomExecMethods exec_methods = {
 };
 
 /*
- * es_append_install_planner_hook installs the planner's hook in the postmaster.
+ * es_append_plan_calls has calls of functions that append planned here; in the
+ * postmaster.
  */
 void
-es_append_install_planner_hook(void)
+es_append_plan_calls(void)
 {
-	previous_pathlist_hook = set_rel_pathlist_hook;
-	set_rel_pathlist_hook = set_rel_pathlist;
+	es_call_plan_by(plan_call);
 	RegisterCustomScanMethods(&scan_methods);
 }
 
 /*
- * set_rel_pathlist replaces the function scan of a function that appends.
+ * plan_call makes the path of a function that appends.
  */
-static void
-set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
+static CustomPath *
+plan_call(PlannerInfo *root, RelOptInfo *rel, FuncExpr *call)
 {
-	FuncExpr   *call;
-	CustomPath *path;
+	CustomPath *path = NULL;
 
-	if (previous_pathlist_hook)
-		previous_pathlist_hook(root, rel, rti, rte);
-
-	call = es_call_in_from(root, rel, rti, rte);
-	if (call == NULL || !es_appends(call->funcid) || !es_call_is_plain(call->funcid) ||
-		contain_subplans((Node *) call->args))
-		return;
-	path = es_call_path(rel, call, &path_methods);
-	path->flags |= CUSTOMPATH_SUPPORT_BACKWARD_SCAN;
-	rel->pathlist = list_make1(path);
+	if (es_appends(call->funcid) && !contain_subplans((Node *) call->args))
+		path = es_call_path(rel, call, &path_methods);
+	if (path)
+		path->flags |= CUSTOMPATH_SUPPORT_BACKWARD_SCAN;
+	return path;
 }
 
 /*
@@ -249,7 +240,7 @@ append_once(CallState *state)
 	HeapTupleHeader row;
 	bool		isnull;
 
-	/* our function returns a row, and no NULL (es_call_is_plain) */
+	/* our function returns a row, and no NULL (call.c) */
 	row = DatumGetHeapTupleHeader(ExecEvalExprSwitchContext(state->expr, econtext, &isnull));
 	state->version = DatumGetInt64(GetAttributeByNum(row, 1, &isnull));
 	state->position = DatumGetInt64(GetAttributeByNum(row, 2, &isnull));

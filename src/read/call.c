@@ -16,6 +16,7 @@
 #include "catalog/pg_proc.h"
 #include "fmgr.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/paths.h"
 #include "optimizer/prep.h"
 #include "utils/builtins.h"
 #include "utils/ruleutils.h"
@@ -23,12 +24,63 @@
 
 #include "read/call.h"
 
+/* those that make paths of calls */
+static EsCallPlanner planners[2];
+static int	nplanners = 0;
+
+static set_rel_pathlist_hook_type previous_pathlist_hook = NULL;
+
+static void set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte);
+static FuncExpr *call_in_from(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte);
+static bool is_plain(Oid function);
+
 /*
- * es_call_in_from returns the function's call if that is all that a relation of
+ * es_call_plan_by has a planner asked for the path of each call in FROM; in the
+ * postmaster.
+ */
+void
+es_call_plan_by(EsCallPlanner planner)
+{
+	Assert(nplanners < lengthof(planners));
+	if (nplanners == 0)
+	{
+		previous_pathlist_hook = set_rel_pathlist_hook;
+		set_rel_pathlist_hook = set_rel_pathlist;
+	}
+	planners[nplanners++] = planner;
+}
+
+/*
+ * set_rel_pathlist replaces the function scan of a call for which there is a
+ * custom scan.
+ */
+static void
+set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
+{
+	FuncExpr   *call;
+
+	if (previous_pathlist_hook)
+		previous_pathlist_hook(root, rel, rti, rte);
+
+	call = call_in_from(root, rel, rti, rte);
+	for (int i = 0; call && i < nplanners; i++)
+	{
+		CustomPath *path = planners[i] (root, rel, call);
+
+		if (path)
+		{
+			rel->pathlist = list_make1(path);
+			break;
+		}
+	}
+}
+
+/*
+ * call_in_from returns the function's call if that is all that a relation of
  * a query is, and a function scan all that the planner thought of; else NULL.
  */
-FuncExpr *
-es_call_in_from(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
+static FuncExpr *
+call_in_from(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 {
 	FuncExpr   *call;
 
@@ -45,11 +97,11 @@ es_call_in_from(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rt
 }
 
 /*
- * es_call_is_plain tells whether nothing but the C function of its name happens
+ * is_plain tells whether nothing but the C function of its name happens
  * when a function is called.
  */
-bool
-es_call_is_plain(Oid function)
+static bool
+is_plain(Oid function)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Form_pg_proc proc;
@@ -69,15 +121,19 @@ es_call_is_plain(Oid function)
 }
 
 /*
- * es_call_path makes the path of a custom scan.  It costs what the function scan
- * does, but the first row comes at once.
+ * es_call_path makes the path of a custom scan; NULL if the function is not as
+ * the extension made it.  It costs what the function scan does, but the first
+ * row comes at once.
  */
 CustomPath *
 es_call_path(RelOptInfo *rel, FuncExpr *call, const CustomPathMethods * methods)
 {
 	Path	   *scan = linitial(rel->pathlist);
-	CustomPath *path = makeNode(CustomPath);
+	CustomPath *path;
 
+	if (!is_plain(call->funcid))
+		return NULL;
+	path = makeNode(CustomPath);
 	path->path.pathtype = T_CustomScan;
 	path->path.parent = rel;
 	path->path.pathtarget = scan->pathtarget;

@@ -13,9 +13,11 @@
 #include "nodes/pathnodes.h"
 #include "nodes/primnodes.h"
 
+/* makes the path of a custom scan for a call; NULL if it has none for that one */
+typedef CustomPath *(*EsCallPlanner) (PlannerInfo *root, RelOptInfo *rel, FuncExpr *call);
+
 /* when a plan is made */
-extern FuncExpr *es_call_in_from(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte);
-extern bool es_call_is_plain(Oid function);
+extern void es_call_plan_by(EsCallPlanner planner);
 extern CustomPath *es_call_path(RelOptInfo *rel, FuncExpr *call, const CustomPathMethods * methods);
 
 /* when it runs */

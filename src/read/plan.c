@@ -28,9 +28,7 @@
 #include "read/read.h"
 #include "store/store.h"
 
-static set_rel_pathlist_hook_type previous_pathlist_hook = NULL;
-
-static void set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte);
+static CustomPath *plan_call(PlannerInfo *root, RelOptInfo *rel, FuncExpr *call);
 static List *pathkeys(PlannerInfo *root, RelOptInfo *rel, EsReader reader, FuncExpr *call);
 static Plan *plan_read(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 					   List *tlist, List *clauses, List *custom_plans);
@@ -41,36 +39,27 @@ static const CustomPathMethods path_methods = {
 };
 
 /*
- * es_read_install_hooks installs the planner's hook in the postmaster.
+ * es_read_install_hooks has calls of readers planned here; in the postmaster.
  */
 void
 es_read_install_hooks(void)
 {
-	previous_pathlist_hook = set_rel_pathlist_hook;
-	set_rel_pathlist_hook = set_rel_pathlist;
+	es_call_plan_by(plan_call);
 	RegisterCustomScanMethods(&es_read_scan_methods);
 }
 
 /*
- * set_rel_pathlist replaces the function scan of a function that reads.
+ * plan_call makes the path of a function that reads.
  */
-static void
-set_rel_pathlist(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
+static CustomPath *
+plan_call(PlannerInfo *root, RelOptInfo *rel, FuncExpr *call)
 {
-	FuncExpr   *call;
-	EsReader	reader;
-	CustomPath *path;
+	EsReader	reader = es_reader_of(call->funcid);
+	CustomPath *path = reader == ES_READS_NOTHING ? NULL : es_call_path(rel, call, &path_methods);
 
-	if (previous_pathlist_hook)
-		previous_pathlist_hook(root, rel, rti, rte);
-
-	call = es_call_in_from(root, rel, rti, rte);
-	if (call == NULL || (reader = es_reader_of(call->funcid)) == ES_READS_NOTHING ||
-		!es_call_is_plain(call->funcid))
-		return;
-	path = es_call_path(rel, call, &path_methods);
-	path->path.pathkeys = pathkeys(root, rel, reader, call);
-	rel->pathlist = list_make1(path);
+	if (path)
+		path->path.pathkeys = pathkeys(root, rel, reader, call);
+	return path;
 }
 
 /*

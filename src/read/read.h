@@ -32,7 +32,7 @@ extern void es_read_restart(EsRead *read);
 
 extern void es_read_end(EsRead *read);
 
-/* the planner's hook that puts the custom scan in place (plan.c) */
+/* puts the custom scan in place (plan.c) */
 extern void es_read_install_hooks(void);
 
 /* node.c */
