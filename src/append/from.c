@@ -108,7 +108,6 @@ static Plan *
 plan_append(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 			List *tlist, List *clauses, List *custom_plans)
 {
-	CustomScan *scan = makeNode(CustomScan);
 	List	   *exprs = list_copy(rel->reltarget->exprs);
 	List	   *columns = NIL;
 	List	   *vars;
@@ -128,19 +127,7 @@ plan_append(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 													   list_length(columns) + 1, NULL, false));
 	}
 
-	scan->scan.plan.targetlist = tlist;
-	scan->scan.plan.qual = clauses;
-	scan->scan.scanrelid = 0;
-	scan->flags = path->flags;
-	scan->custom_scan_tlist = columns;
-
-	/*
-	 * here the planner sees the function, its parameters and what it depends
-	 * on
-	 */
-	scan->custom_exprs = list_copy(path->custom_private);
-	scan->methods = &scan_methods;
-	return &scan->scan.plan;
+	return es_call_plan(path, tlist, clauses, columns, &scan_methods);
 }
 
 /*

@@ -149,6 +149,31 @@ es_call_path(RelOptInfo *rel, FuncExpr *call, const CustomPathMethods * methods)
 }
 
 /*
+ * es_call_plan makes the plan's node of such a path, which returns columns (a
+ * target list of the call's) to whoever asks for some of them.
+ */
+Plan *
+es_call_plan(CustomPath *path, List *tlist, List *clauses, List *columns,
+			 const CustomScanMethods *methods)
+{
+	CustomScan *scan = makeNode(CustomScan);
+
+	scan->scan.plan.targetlist = tlist;
+	scan->scan.plan.qual = clauses;
+	scan->scan.scanrelid = 0;
+	scan->flags = path->flags;
+	scan->custom_scan_tlist = columns;
+
+	/*
+	 * here the planner sees the function, its parameters and what it depends
+	 * on
+	 */
+	scan->custom_exprs = list_copy(path->custom_private);
+	scan->methods = methods;
+	return &scan->scan.plan;
+}
+
+/*
  * es_call_depends_on tells whether an expression's value can be another one
  * after some parameters have changed; of a subquery we take that for granted.
  */

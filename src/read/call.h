@@ -19,6 +19,8 @@ typedef CustomPath *(*EsCallPlanner) (PlannerInfo *root, RelOptInfo *rel, FuncEx
 /* when a plan is made */
 extern void es_call_plan_by(EsCallPlanner planner);
 extern CustomPath *es_call_path(RelOptInfo *rel, FuncExpr *call, const CustomPathMethods * methods);
+extern Plan *es_call_plan(CustomPath *path, List *tlist, List *clauses, List *columns,
+						  const CustomScanMethods *methods);
 
 /* when it runs */
 extern bool es_call_depends_on(Node *node, Bitmapset *changed);

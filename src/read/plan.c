@@ -98,7 +98,6 @@ static Plan *
 plan_read(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 		  List *tlist, List *clauses, List *custom_plans)
 {
-	CustomScan *scan = makeNode(CustomScan);
 	List	   *columns = build_physical_tlist(root, rel);
 	Bitmapset  *used = NULL;
 
@@ -114,17 +113,5 @@ plan_read(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 												   NULL, false));
 	}
 
-	scan->scan.plan.targetlist = tlist;
-	scan->scan.plan.qual = clauses;
-	scan->scan.scanrelid = 0;
-	scan->flags = path->flags;
-	scan->custom_scan_tlist = columns;
-
-	/*
-	 * here the planner sees the function, its parameters and what it depends
-	 * on
-	 */
-	scan->custom_exprs = list_copy(path->custom_private);
-	scan->methods = &es_read_scan_methods;
-	return &scan->scan.plan;
+	return es_call_plan(path, tlist, clauses, columns, &es_read_scan_methods);
 }
