@@ -56,22 +56,24 @@ es_kafka_txn_begin(EsKafkaTxn *kafka, EsKafkaTurn *turn)
 	turn->begun = true;
 	turn->count = 0;
 	turn->progress = kafka->committed;
-
-	/*
-	 * While another transaction is committed, Kafka is told of the progress
-	 * topic's partition, too: to tell it at the end would take a request more
-	 * before this one can be committed.
-	 */
-	if (!es_kafka_thread_is_idle(kafka))
-	{
-		error = produce_progress(kafka, turn);
-		if (error != NULL)
-		{
-			es_kafka_txn_fail(kafka, turn->producer, error);
-			return false;
-		}
-	}
 	return true;
+}
+
+/*
+ * es_kafka_txn_announce tells Kafka that the progress topic's partition will be
+ * part of a turn's transaction, together with those of its first events and
+ * while another one is committed: to tell it at the end would take a request
+ * more before this one can be committed.  False if that fails.
+ */
+bool
+es_kafka_txn_announce(EsKafkaTxn *kafka, EsKafkaTurn *turn)
+{
+	rd_kafka_error_t *error = produce_progress(kafka, turn);
+
+	if (error == NULL)
+		return true;
+	es_kafka_txn_fail(kafka, turn->producer, error);
+	return false;
 }
 
 /*
