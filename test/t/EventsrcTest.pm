@@ -125,10 +125,19 @@ sub kill_process
 	# Once the postmaster has fetched the end of its child it logs how that died, before it takes the next connection.
 	# Until then it may well serve queries.
 	usleep(10_000) while kill(0, $pid) && time < $end;
-	my @answer = $node->psql('postgres', 'SELECT 1');
+	is_ready($node);
 	return 0 if PostgreSQL::Test::Utils::slurp_file($node->logfile, $offset) !~ /\(PID $pid\) was terminated by signal 9/;
 	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $offset);
+	usleep(10_000) while !is_ready($node) && time < $end;
 	return $node->poll_query_until('postgres', 'SELECT true');
+}
+
+# is_ready tells whether a server takes connections.  A psql that is refused may leave before it is handed its query,
+# which ends the test.
+sub is_ready
+{
+	my ($node) = @_;
+	return PostgreSQL::Test::Utils::run_log([ 'pg_isready', '-q', '-d', $node->connstr('postgres') ]);
 }
 
 # check_no_crash checks that no process of some servers crashed.
