@@ -21,7 +21,6 @@
  */
 #define REST_MS			3
 
-static rd_kafka_error_t *produce_progress(EsKafkaTxn *kafka, EsKafkaTurn *turn);
 static void take_start(EsKafkaTxn *kafka, EsKafkaResult result);
 static void take_commit(EsKafkaTxn *kafka, EsKafkaResult result);
 static void take_abort(EsKafkaTxn *kafka, EsKafkaResult result);
@@ -60,23 +59,6 @@ es_kafka_txn_begin(EsKafkaTxn *kafka, EsKafkaTurn *turn)
 }
 
 /*
- * es_kafka_txn_announce tells Kafka that the progress topic's partition will be
- * part of a turn's transaction, together with those of its first events and
- * while another one is committed: to tell it at the end would take a request
- * more before this one can be committed.  False if that fails.
- */
-bool
-es_kafka_txn_announce(EsKafkaTxn *kafka, EsKafkaTurn *turn)
-{
-	rd_kafka_error_t *error = produce_progress(kafka, turn);
-
-	if (error == NULL)
-		return true;
-	es_kafka_txn_fail(kafka, turn->producer, error);
-	return false;
-}
-
-/*
  * es_kafka_txn_submit has the filled transaction committed, if it is worth it
  * and none is being committed, and lets the next producer take what follows.
  */
@@ -85,7 +67,6 @@ es_kafka_txn_submit(EsKafkaTxn *kafka)
 {
 	EsBroker   *broker = &kafka->base;
 	EsKafkaTurn *turn = &kafka->turns[kafka->filling];
-	rd_kafka_error_t *error;
 
 	if (!kafka->started || kafka->aborting || broker->failed || broker->rewound ||
 		!es_kafka_thread_is_idle(kafka))
@@ -98,31 +79,31 @@ es_kafka_txn_submit(EsKafkaTxn *kafka)
 		turn->progress.position = kafka->scanned;
 	}
 
-	error = produce_progress(kafka, turn);
-	if (error != NULL)
-	{
-		es_kafka_txn_fail(kafka, turn->producer, error);
+	if (!es_kafka_txn_add_progress(kafka, turn))
 		return;
-	}
 	kafka->cut = false;
 	es_kafka_thread_ask(kafka, ES_JOB_COMMIT, kafka->filling);
 	kafka->filling = (kafka->filling + 1) % ES_KAFKA_TURNS;
 }
 
 /*
- * produce_progress adds a record of a turn's progress to its transaction; the
- * last one counts.
+ * es_kafka_txn_add_progress adds a record of a turn's progress to its
+ * transaction; the last one counts.  False if that fails.
  */
-static rd_kafka_error_t *
-produce_progress(EsKafkaTxn *kafka, EsKafkaTurn *turn)
+bool
+es_kafka_txn_add_progress(EsKafkaTxn *kafka, EsKafkaTurn *turn)
 {
 	EsKafkaRecord record = {0};
+	rd_kafka_error_t *error;
 
 	turn->progress.epoch = kafka->epoch;
 	record.progress = turn->progress;
 	record.timeline = kafka->timeline;
 	record.writer = kafka->writer;
-	return es_kafka_produce_record(turn->producer, turn->record_topic, kafka->key, &record);
+	error = es_kafka_produce_record(turn->producer, turn->record_topic, kafka->key, &record);
+	if (error != NULL)
+		es_kafka_txn_fail(kafka, turn->producer, error);
+	return error == NULL;
 }
 
 /*

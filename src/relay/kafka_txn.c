@@ -196,7 +196,14 @@ txn_send(EsBroker *broker, const EsMessage *message)
 		turn->progress.position = turn->progress.event_position = message->position;
 		memcpy(turn->progress.event_id, message->event_id, length);
 		turn->progress.event_id[length] = '\0';
-		if (turn->count == 1 && !es_kafka_thread_is_idle(kafka) && !es_kafka_txn_announce(kafka, turn))
+
+		/*
+		 * While another transaction is committed, Kafka is told of the
+		 * progress topic's partition, too, together with those of the first
+		 * events: to tell it at the end would take a request more before this
+		 * one can be committed.
+		 */
+		if (turn->count == 1 && !es_kafka_thread_is_idle(kafka) && !es_kafka_txn_add_progress(kafka, turn))
 			return broker->failed ? ES_SEND_FAILED : ES_SEND_FULL;
 		return ES_SEND_OK;
 	}

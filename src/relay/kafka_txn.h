@@ -118,7 +118,7 @@ typedef struct EsKafkaTxn
 /* kafka_commit.c */
 extern bool es_kafka_txn_was_fenced(void);
 extern bool es_kafka_txn_begin(EsKafkaTxn *kafka, EsKafkaTurn *turn);
-extern bool es_kafka_txn_announce(EsKafkaTxn *kafka, EsKafkaTurn *turn);
+extern bool es_kafka_txn_add_progress(EsKafkaTxn *kafka, EsKafkaTurn *turn);
 extern void es_kafka_txn_submit(EsKafkaTxn *kafka);
 extern void es_kafka_txn_take_result(EsKafkaTxn *kafka);
 extern void es_kafka_txn_undo(EsKafkaTxn *kafka);

@@ -123,21 +123,13 @@ sub kill_process
 	kill 'KILL', $pid or return 0;
 	$option{meanwhile}->() if $option{meanwhile};
 	# Once the postmaster has fetched the end of its child it logs how that died, before it takes the next connection.
-	# Until then it may well serve queries.
+	# Until then it may well serve queries.  A psql that is refused may leave before it is handed its query, which ends
+	# the test; pg_isready is handed none.
 	usleep(10_000) while kill(0, $pid) && time < $end;
-	is_ready($node);
+	$node->run_log([ 'pg_isready', '-q' ]);
 	return 0 if PostgreSQL::Test::Utils::slurp_file($node->logfile, $offset) !~ /\(PID $pid\) was terminated by signal 9/;
-	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $offset);
-	usleep(10_000) while !is_ready($node) && time < $end;
+	$node->wait_for_log(qr/all server processes terminated; reinitializing.*ready to accept connections/s, $offset);
 	return $node->poll_query_until('postgres', 'SELECT true');
-}
-
-# is_ready tells whether a server takes connections.  A psql that is refused may leave before it is handed its query,
-# which ends the test.
-sub is_ready
-{
-	my ($node) = @_;
-	return PostgreSQL::Test::Utils::run_log([ 'pg_isready', '-q', '-d', $node->connstr('postgres') ]);
 }
 
 # check_no_crash checks that no process of some servers crashed.
