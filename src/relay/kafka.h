@@ -66,7 +66,7 @@ typedef enum EsKafkaResult
 extern EsKafkaResult es_kafka_provide_topic(rd_kafka_t * client, const char *topic,
 											volatile bool *quit, char *error, size_t error_size);
 extern EsKafkaResult es_kafka_read_record(rd_kafka_t * reader, const char *topic, const char *key,
-										  EsKafkaRecord *record, volatile bool *quit,
+										  EsKafkaRecord *record, bool *decided, volatile bool *quit,
 										  char *error, size_t error_size);
 extern rd_kafka_error_t *es_kafka_produce_record(rd_kafka_t * producer, rd_kafka_topic_t *topic,
 												 const char *key, const EsKafkaRecord *record);

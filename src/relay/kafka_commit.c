@@ -27,7 +27,7 @@ static void take_abort(EsKafkaTxn *kafka, EsKafkaResult result);
 static void take_failures(EsKafkaTxn *kafka);
 static void lose(EsKafkaTxn *kafka, const char *reason, bool fenced);
 
-/* whether this process was fenced, by whomever; it outlives a connection */
+/* whether this process was fenced after its start, by whomever; it outlives a connection */
 static bool was_fenced = false;
 
 /*
@@ -287,7 +287,8 @@ es_kafka_txn_fail(EsKafkaTxn *kafka, rd_kafka_t * producer, rd_kafka_error_t *pr
 /*
  * lose gives the producers up.  If they were fenced, the next start finds out
  * by whom: a transaction that lasted too long has the same effect as another
- * sender.
+ * sender.  Who had yet to write a record of its own cannot tell by the one that
+ * is there, and just begins anew.
  */
 static void
 lose(EsKafkaTxn *kafka, const char *reason, bool fenced)
@@ -295,6 +296,6 @@ lose(EsKafkaTxn *kafka, const char *reason, bool fenced)
 	EsBroker   *broker = &kafka->base;
 
 	es_broker_error(broker, "%s", reason[0] != '\0' ? reason : "the connection was given up");
-	was_fenced |= fenced;
+	was_fenced |= fenced && kafka->started;
 	broker->failed = true;
 }

@@ -24,7 +24,7 @@ static bool topic_exists(rd_kafka_t * client, const char *topic, bool *exists,
 static EsKafkaResult create_topic(rd_kafka_t * client, const char *topic, volatile bool *quit,
 								  char *error, size_t error_size);
 static EsKafkaResult read_from(rd_kafka_topic_t *topic, int64_t offset, const char *key,
-							   EsKafkaRecord *record, volatile bool *quit,
+							   EsKafkaRecord *record, int64_t *end, volatile bool *quit,
 							   char *error, size_t error_size);
 static void take_record(rd_kafka_message_t *message, EsKafkaRecord *record);
 static bool header_of(rd_kafka_headers_t *headers, const char *name, char *buffer, size_t size);
@@ -55,11 +55,12 @@ es_kafka_provide_topic(rd_kafka_t * client, const char *topic, volatile bool *qu
 
 /*
  * es_kafka_read_record reads the last record of the topic, among those that
- * are committed.
+ * are committed.  Nothing can be read behind a transaction that is open: if
+ * decided is given, it tells whether there was none.
  */
 EsKafkaResult
 es_kafka_read_record(rd_kafka_t * reader, const char *topic, const char *key,
-					 EsKafkaRecord *record, volatile bool *quit,
+					 EsKafkaRecord *record, bool *decided, volatile bool *quit,
 					 char *error, size_t error_size)
 {
 	rd_kafka_topic_t *handle = rd_kafka_topic_new(reader, topic, NULL);
@@ -71,14 +72,25 @@ es_kafka_read_record(rd_kafka_t * reader, const char *topic, const char *key,
 	while (!*quit)
 	{
 		int64_t		offset;
+		int64_t		end = 0;
+		int64_t		first;
+		int64_t		all;
 
 		if (rd_kafka_query_watermark_offsets(reader, topic, 0, &low, &high,
 											 ES_KAFKA_STEP_MS) != RD_KAFKA_RESP_ERR_NO_ERROR)
 			continue;
-		if (high <= low)
+		if (high <= low && decided == NULL)
 			break;
 		offset = high - low <= tail ? low : high - tail;
-		result = read_from(handle, offset, key, record, quit, error, error_size);
+		result = read_from(handle, offset, key, record, &end, quit, error, error_size);
+
+		/*
+		 * high is as far as the reader may go, all as far as there is
+		 * anything
+		 */
+		if (decided != NULL)
+			*decided = rd_kafka_get_watermark_offsets(reader, topic, 0, &first, &all) == RD_KAFKA_RESP_ERR_NO_ERROR &&
+				end >= all;
 		if (result != ES_KAFKA_NOTHING || offset == low)
 			break;
 		tail *= 16;
@@ -226,11 +238,12 @@ create_topic(rd_kafka_t * client, const char *topic, volatile bool *quit,
 }
 
 /*
- * read_from reads from an offset to the end and keeps the last record.
+ * read_from reads from an offset to the end, which it tells, and keeps the last
+ * record.
  */
 static EsKafkaResult
 read_from(rd_kafka_topic_t *topic, int64_t offset, const char *key, EsKafkaRecord *record,
-		  volatile bool *quit, char *error, size_t error_size)
+		  int64_t *end, volatile bool *quit, char *error, size_t error_size)
 {
 	EsKafkaResult result = ES_KAFKA_NOTHING;
 	bool		at_end = false;
@@ -256,7 +269,10 @@ read_from(rd_kafka_topic_t *topic, int64_t offset, const char *key, EsKafkaRecor
 			}
 		}
 		else if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
+		{
 			at_end = true;
+			*end = message->offset;
+		}
 		else if (message->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET ||
 				 message->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
 		{

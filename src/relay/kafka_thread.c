@@ -23,6 +23,7 @@ typedef rd_kafka_error_t *(*Step) (rd_kafka_t * producer, int timeout_ms);
 
 static void *serve(void *argument);
 static EsKafkaResult start(EsKafkaTxn *kafka, char *error, size_t error_size);
+static EsKafkaResult read_last_record(EsKafkaTxn *kafka, char *error, size_t error_size);
 static EsKafkaResult await_first_lane(EsKafkaTxn *kafka, char *error, size_t error_size);
 static EsKafkaResult claim(EsKafkaTxn *kafka, bool found, char *error, size_t error_size);
 static bool is_superseded(EsKafkaTxn *kafka, char *error, size_t error_size);
@@ -198,7 +199,7 @@ start(EsKafkaTxn *kafka, char *error, size_t error_size)
 	if (result != ES_KAFKA_OK)
 		return result;
 	result = es_kafka_read_record(kafka->reader, kafka->topic, kafka->key, &kafka->record,
-								  &kafka->quit, error, error_size);
+								  NULL, &kafka->quit, error, error_size);
 	if (result == ES_KAFKA_OK && is_superseded(kafka, error, error_size))
 		return ES_KAFKA_SUPERSEDED;
 	if (result != ES_KAFKA_OK && result != ES_KAFKA_NOTHING)
@@ -226,8 +227,7 @@ start(EsKafkaTxn *kafka, char *error, size_t error_size)
 		if (result != ES_KAFKA_OK)
 			return result;
 	}
-	result = es_kafka_read_record(kafka->reader, kafka->topic, kafka->key, &kafka->record,
-								  &kafka->quit, error, error_size);
+	result = read_last_record(kafka, error, error_size);
 	if (result != ES_KAFKA_OK && result != ES_KAFKA_NOTHING)
 		return result;
 	found = result == ES_KAFKA_OK;
@@ -236,6 +236,34 @@ start(EsKafkaTxn *kafka, char *error, size_t error_size)
 
 	result = claim(kafka, found, error, error_size);
 	return result == ES_KAFKA_OK && !found ? ES_KAFKA_NOTHING : result;
+}
+
+/*
+ * read_last_record reads the record once nothing in its topic is undecided.
+ * Whatever the producers had begun before they were initialised is committed or
+ * aborted by now.  If Kafka has lost track of a transaction, though, it shows
+ * nothing behind it, and what it shows is not the last record: to go on from
+ * there would send events again.  So this waits, however long that takes, until
+ * somebody has ended that transaction.
+ */
+static EsKafkaResult
+read_last_record(EsKafkaTxn *kafka, char *error, size_t error_size)
+{
+	EsKafkaResult result;
+	bool		decided = false;
+
+	for (;;)
+	{
+		result = es_kafka_read_record(kafka->reader, kafka->topic, kafka->key, &kafka->record,
+									  &decided, &kafka->quit, error, error_size);
+		if (decided || (result != ES_KAFKA_OK && result != ES_KAFKA_NOTHING))
+			break;
+		kafka->awaits_decision = true;
+		if (!doze(kafka))
+			return ES_KAFKA_QUIT;
+	}
+	kafka->awaits_decision = false;
+	return result;
 }
 
 /*
@@ -257,7 +285,7 @@ await_first_lane(EsKafkaTxn *kafka, char *error, size_t error_size)
 		EsKafkaRecord first;
 
 		result = es_kafka_read_record(kafka->reader, kafka->first_topic, kafka->first_key, &first,
-									  &kafka->quit, error, error_size);
+									  NULL, &kafka->quit, error, error_size);
 		if (result != ES_KAFKA_OK && result != ES_KAFKA_NOTHING)
 			break;
 		if (result == ES_KAFKA_OK)

@@ -89,6 +89,8 @@ static const char *const reader_properties[][2] = {
 	{"isolation.level", "read_committed"},
 	{"auto.offset.reset", "earliest"},
 	{"enable.auto.commit", "false"},
+	/* so soon it hears that there is no more */
+	{"fetch.wait.max.ms", "20"},
 	{"socket.nagle.disable", "true"},
 	{"ssl.endpoint.identification.algorithm", "https"},
 };
@@ -150,7 +152,10 @@ txn_last_position(EsBroker *broker, EsProgress *progress)
 			TimestampDifferenceExceeds(kafka->started_at, GetCurrentTimestamp(), SLOW_START_MS))
 		{
 			kafka->answered = false;
-			if (!broker->troubled)
+			if (kafka->awaits_decision)
+				es_broker_error(broker, "topic \"%s\" has a transaction that Kafka has neither committed nor aborted for %d s",
+								kafka->topic, SLOW_START_MS / 1000);
+			else if (!broker->troubled)
 				es_broker_error(broker, kafka->awaits_first ?
 								"the relay's first lane has not begun for %d s" :
 								"the broker has not answered for %d s", SLOW_START_MS / 1000);

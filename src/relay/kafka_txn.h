@@ -92,6 +92,8 @@ typedef struct EsKafkaTxn
 	pthread_cond_t done;
 	volatile bool quit;
 	volatile bool awaits_first; /* the first lane has yet to begin */
+	volatile bool awaits_decision;	/* a transaction in the topic has yet to
+									 * end */
 	EsKafkaJob	job;			/* what is to be done or was done */
 	int			job_turn;
 	bool		busy;			/* the thread has yet to do it */

@@ -9,7 +9,9 @@ use FindBin;
 use lib $FindBin::RealBin;
 use EventsrcRelay;
 use EventsrcTest;
+use IPC::Run ();
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $torture = $ENV{EVENTSRC_TORTURE} || 1;
 my $proxy = new_proxy();
@@ -102,6 +104,30 @@ wait_for_relay($standby, 'orders', q{state = 'stopped' AND last_error LIKE 'the 
 $standby->safe_psql('postgres', "SELECT es_seek_relay('orders', $position)");
 $standby->safe_psql('postgres', q{SELECT es_append('Order', '1', 'Placed')});
 check_kafka($standby, 'after a seek');
+
+# --- a transaction that does not end hides the last records: nothing is sent again ---
+
+# kcat reads its input in blocks and commits at the end of it
+my $line = "open\t" . '.' x 4000 . "\n";
+my ($in, $out, $err) = ($line x 3, '', '');
+my $transaction = IPC::Run::start(
+	[
+		'kcat', '-P', '-b', $kafka->address, '-t', $topic, '-K', "\t",
+		'-X', 'transactional.id=not of a relay', '-X', 'transaction.timeout.ms=600000'
+	],
+	'<', \$in, '>', \$out, '2>', \$err);
+$transaction->pump while length $in;
+my $is_open = sub { grep { $_->{key} eq 'open' } $kafka->messages($topic, isolation => 'read_uncommitted') };
+$end = time + $EventsrcTest::PATIENCE;
+usleep(100_000) until $is_open->() || time > $end;
+ok(scalar $is_open->(), 'a transaction is open in the topic of the progress');
+$standby->safe_psql('postgres', q{SELECT count(es_append('Order', n::text, 'Placed')) FROM generate_series(1, 20) n});
+wait_for_relay($standby, 'orders', $SENT);
+terminate_relays($standby);
+wait_for_relay($standby, 'orders',
+	q{state = 'retrying' AND last_error LIKE 'topic "eventsrc.progress%has a transaction that Kafka has neither committed nor aborted%'});
+$transaction->finish;
+check_kafka($standby, 'after an open transaction');
 
 $standby->stop;
 done_testing();

@@ -244,15 +244,19 @@ sub relay_column
 	return $node->safe_psql('postgres', "SELECT $column FROM es_relays WHERE relay = '$name'");
 }
 
-# wait_for_relay waits until a condition on a relay's row in es_relays holds, and fails the test if it never does.
+# wait_for_relay waits until a condition on a relay's row in es_relays holds.  If it never does, it tells what the relays
+# do and ends the test: what follows would wait in vain, too.
 sub wait_for_relay
 {
 	my ($node, $name, $condition, $what) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $ok = wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = '$name' AND $condition)",
-		$what // "relay $name: $condition");
-	diag($node->safe_psql('postgres', 'SELECT * FROM es_relays', extra_params => ['-x'])) unless $ok;
-	return $ok;
+	wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = '$name' AND $condition)",
+		$what // "relay $name: $condition")
+	  or die join("\n", 'the relays:',
+		$node->safe_psql('postgres', 'SELECT relay, state, "position", lag_events, lanes, options, last_error_at, last_error FROM es_relays'),
+		$node->safe_psql('postgres', 'SELECT relay, lane, state, "position", lag_events, pid, last_error_at, last_error FROM es_relay_lanes'),
+		grep { / eventsrc relay / } split /\n/, PostgreSQL::Test::Utils::slurp_file($node->logfile));
+	return 1;
 }
 
 # new_kafka starts a broker of its own, which stops when the test ends.
