@@ -54,6 +54,7 @@ my %mishaps = (
 		$rabbit->ctl('set_vm_memory_high_watermark', 'absolute', '1GB');
 	});
 wait_for_relay($primary, 'orders', q{state = 'running' AND pid IS NOT NULL});
+$rabbit->wait_for_disk('orders');
 foreach my $round (1 .. $torture)
 {
 	suffer($primary, \%mishaps, resume => 1);
