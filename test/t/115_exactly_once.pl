@@ -11,7 +11,6 @@ use EventsrcRelay;
 use EventsrcTest;
 use IPC::Run ();
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $torture = $ENV{EVENTSRC_TORTURE} || 1;
 my $proxy = new_proxy();
@@ -107,6 +106,7 @@ check_kafka($standby, 'after a seek');
 
 # --- a transaction that does not end hides the last records: nothing is sent again ---
 
+my $before = $kafka->messages($topic, isolation => 'read_uncommitted');
 # kcat reads its input in blocks and commits at the end of it
 my $line = "open\t" . '.' x 4000 . "\n";
 my ($in, $out, $err) = ($line x 3, '', '');
@@ -117,10 +117,8 @@ my $transaction = IPC::Run::start(
 	],
 	'<', \$in, '>', \$out, '2>', \$err);
 $transaction->pump while length $in;
-my $is_open = sub { grep { $_->{key} eq 'open' } $kafka->messages($topic, isolation => 'read_uncommitted') };
-$end = time + $EventsrcTest::PATIENCE;
-usleep(100_000) until $is_open->() || time > $end;
-ok(scalar $is_open->(), 'a transaction is open in the topic of the progress');
+my @uncommitted = $kafka->wait_for_messages($topic, $before + 1, isolation => 'read_uncommitted');
+ok((grep { $_->{key} eq 'open' } @uncommitted) > 0, 'a transaction is open in the topic of the progress');
 $standby->safe_psql('postgres', q{SELECT count(es_append('Order', n::text, 'Placed')) FROM generate_series(1, 20) n});
 wait_for_relay($standby, 'orders', $SENT);
 terminate_relays($standby);

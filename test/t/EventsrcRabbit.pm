@@ -5,7 +5,6 @@
 #     my $rabbit = new_rabbit();                     # needs test/setup/install.sh rabbitmq
 #     $rabbit->address;  $rabbit->port;              # host:port, and the port alone
 #     $rabbit->stop;  $rabbit->start;  $rabbit->kill9;
-#     $rabbit->wait_for_disk('queue');               # until a quorum queue outlives kill9
 #     $rabbit->ctl('list_queues', 'name');           # rabbitmqctl
 #     my @messages = $rabbit->messages('queue');     # all that ever were in it, as rabbitmq_read.py prints them
 #     my @messages = $rabbit->brief('queue');        # only some fields, which is faster
@@ -19,9 +18,6 @@ use File::Basename qw(dirname);
 use IPC::Run ();
 use JSON::PP ();
 use PostgreSQL::Test::Utils;
-use Time::HiRes ();
-
-use EventsrcTest;
 
 our @EXPORT = qw(new_rabbit);
 
@@ -91,21 +87,6 @@ sub start
 # stop stops the node in good order, kill9 as a crash would.
 sub stop { $_[0]->control('down'); return; }
 sub kill9 { $_[0]->control('kill9'); return; }
-
-# wait_for_disk waits until a quorum queue outlives kill9.  RabbitMQ writes to disk by which identifier its Raft library
-# knows a queue only seconds after it declared it (seen with 3.10).  If it is killed before, it makes up another one, which
-# has no leader: the queue takes nothing any more.
-sub wait_for_disk
-{
-	my ($self, $queue) = @_;
-	my $end = time + $EventsrcTest::PATIENCE;
-	until (grep { PostgreSQL::Test::Utils::slurp_file($_) =~ /\Q$queue\E/ } glob "$self->{folder}/mnesia/*/quorum/*/names.dets")
-	{
-		die "queue $queue does not come to be on disk" if time > $end;
-		Time::HiRes::usleep(100_000);
-	}
-	return;
-}
 
 # address returns host:port, port the port, tls_port that for TLS, process the node's process id.
 sub address { return $_[0]{address}; }

@@ -250,13 +250,15 @@ sub wait_for_relay
 {
 	my ($node, $name, $condition, $what) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = '$name' AND $condition)",
-		$what // "relay $name: $condition")
-	  or die join("\n", 'the relays:',
+	return 1
+	  if wait_until($node, "SELECT EXISTS (SELECT FROM es_relays WHERE relay = '$name' AND $condition)",
+		$what // "relay $name: $condition");
+	my @log = grep { / eventsrc relay / } split /\n/, PostgreSQL::Test::Utils::slurp_file($node->logfile);
+	splice @log, 0, -20;
+	die join("\n", 'the relays:',
 		$node->safe_psql('postgres', 'SELECT relay, state, "position", lag_events, lanes, options, last_error_at, last_error FROM es_relays'),
 		$node->safe_psql('postgres', 'SELECT relay, lane, state, "position", lag_events, pid, last_error_at, last_error FROM es_relay_lanes'),
-		grep { / eventsrc relay / } split /\n/, PostgreSQL::Test::Utils::slurp_file($node->logfile));
-	return 1;
+		@log);
 }
 
 # new_kafka starts a broker of its own, which stops when the test ends.
